@@ -1,0 +1,146 @@
+"""Agent definitions: data, stored by content hash and pinned for a run's life."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from workflows.contracts.messages import Frozen
+
+NAME_PATTERN = r"^[a-z][a-z0-9_-]{0,62}$"
+TOOL_NAME_PATTERN = r"^[a-zA-Z_][a-zA-Z0-9_-]{0,63}$"
+
+
+class Effect(StrEnum):
+    """What running a tool twice would do; decides what a retry may do.
+
+    `PURE`: nothing changes, re-run freely. `IDEMPOTENT`: re-run with the same key. `ONCE`: a crash between start and end is an
+    unknown outcome, never re-run silently.
+    """
+
+    PURE = "pure"
+    IDEMPOTENT = "idempotent"
+    ONCE = "once"
+
+
+class ToolKind(StrEnum):
+    """What stands behind a tool's name."""
+
+    FUNCTION = "function"
+    HTTP = "http"
+    AGENT = "agent"
+    HANDOFF = "handoff"
+
+
+class HttpCall(Frozen):
+    """How an HTTP tool is called. `{name}` in `url` is replaced by the argument, percent-encoded; `${env:NAME}` in a header by the
+    worker's environment at call time, so that no secret is stored."""
+
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "GET"
+    url: str
+    headers: dict[str, str] = {}
+    body: Literal["json", "none"] = "none"
+    """`json`: the arguments that are not in the url are sent as a JSON body; `none`: as the query string."""
+
+
+class ToolSpec(Frozen):
+    """All that a definition holds of one tool; part of the pinned content hash."""
+
+    name: str = Field(pattern=TOOL_NAME_PATTERN)
+    description: str
+    parameters: dict[str, Any]
+    kind: ToolKind = ToolKind.FUNCTION
+    effect: Effect = Effect.PURE
+    timeout_s: float = Field(default=60, gt=0, le=86_400)
+    approve: str | bool = False
+    """False: never; True: always; text: a condition over the arguments, as in `amount_usd > 50`."""
+    key: str | None = None
+    """The argument that is the business key of the effect: two calls with one value share one effect."""
+    retries: int = Field(default=0, ge=0, le=100)
+    """How often a raising pure or idempotent tool is run again before its failure is told to the model."""
+    http: HttpCall | None = None
+
+
+class Limits(Frozen):
+    """Hard limits of one run; reaching one parks the run (a sub-agent's is told to its caller)."""
+
+    steps: int = Field(default=50, ge=1, le=10_000)
+    """Model and tool calls together."""
+    calls: int = Field(default=50, ge=1, le=10_000)
+    """Model calls."""
+    tokens: int = Field(default=1_000_000, ge=1)
+    cost_usd: Decimal = Field(default=Decimal(1), gt=0)
+    time_s: float = Field(default=3_600, gt=0)
+    """Wall-clock seconds of work; waiting for people does not count."""
+    corrections: int = Field(default=3, ge=0, le=20)
+    """How often in a row the model is told that its answer was malformed before the run is parked."""
+    repeats: int = Field(default=3, ge=1, le=20)
+    """How often the same call may give the same result before it is refused."""
+
+
+class Memory(Frozen):
+    """What the agent keeps between runs."""
+
+    scope: Literal["user", "agent", "tenant"] = "user"
+    recall: int = Field(default=0, ge=0, le=50)
+    """How many memories are put before the first step; 0 recalls nothing and costs no activity."""
+    remember: bool = False
+    """Keep the question and the answer when the run ends."""
+
+
+class AgentDefinition(Frozen):
+    """An agent as its YAML file says it, with the tools' specifications resolved."""
+
+    name: str = Field(pattern=NAME_PATTERN)
+    version: str = "1"
+    description: str = ""
+    model: str = "smart"
+    """A tier (`fast`, `smart`, …) or a model id with its provider (`openai:gpt-5`)."""
+    instructions: str = Field(min_length=1)
+    tools: tuple[ToolSpec, ...] = ()
+    agents: tuple[str, ...] = ()
+    """Agents that this one may call as tools; each shows as a tool of that name."""
+    handoffs: tuple[str, ...] = ()
+    """Agents that this one may hand the conversation over to; each shows as the tool `hand_over_to_NAME`."""
+    limits: Limits = Limits()
+    memory: Memory = Memory()
+    output_schema: dict[str, Any] | None = None
+    max_output_tokens: int = Field(default=1_024, ge=1, le=200_000)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _version_is_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int | float) else value
+
+    def content_hash(self) -> str:
+        """The first 32 hex digits of SHA-256 over the canonical JSON: the same content gives the same hash everywhere."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+    def pin(self) -> PinnedAgent:
+        """What a workflow carries of this definition."""
+        return PinnedAgent(
+            name=self.name,
+            version=self.version,
+            definition_hash=self.content_hash(),
+            model=self.model,
+            limits=self.limits,
+            memory=self.memory,
+        )
+
+
+class PinnedAgent(Frozen):
+    """The part of a definition that orchestration decides by; the rest is loaded by hash inside activities."""
+
+    name: str
+    version: str
+    definition_hash: str
+    model: str
+    limits: Limits
+    memory: Memory

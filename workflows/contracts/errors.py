@@ -1,0 +1,140 @@
+"""Every error Holdfast raises, and the failure classes that decide what happens next.
+
+    HoldfastError
+    ├── UsageError                 the caller can mend it; nothing was started
+    │   ├── UnknownAgentError
+    │   ├── UnknownToolError
+    │   ├── UnknownModelError
+    │   ├── UnknownRunError
+    │   ├── DefinitionError        an agent or tool definition is wrong: file, line, field, remedy
+    │   ├── ArgumentsError         tool arguments that do not fit the tool's schema
+    │   ├── InputTooLargeError
+    │   ├── InvalidInputError
+    │   ├── IdempotencyConflictError
+    │   └── SettingsError
+    ├── RunError                   a run ended without an answer
+    │   ├── RunFailedError
+    │   ├── RunCancelledError
+    │   └── ResultTypeError        the answer does not fit the type that was asked for
+    ├── StepError                  one model or tool call failed; `failure_class` decides what happens
+    ├── ToolError                  raised by a tool to tell the model what went wrong
+    └── UnavailableError           Temporal or the database cannot be reached
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class FailureClass(StrEnum):
+    """One owner for each kind of trouble (DESIGN §4); the class decides what happens to the step."""
+
+    THROTTLED = "throttled"
+    TRANSIENT = "transient"
+    QUOTA = "quota"
+    CALLER = "caller"
+    CONTEXT = "context"
+    MODEL_BEHAVIOUR = "model_behaviour"
+    TOOL = "tool"
+    UNKNOWN_OUTCOME = "unknown_outcome"
+    LIMIT = "limit"
+    CODE = "code"
+
+
+class HoldfastError(Exception):
+    """Something in Holdfast went wrong."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip().splitlines()[0])
+
+
+class UsageError(HoldfastError):
+    """The call was wrong; nothing was started."""
+
+
+class UnknownAgentError(UsageError):
+    """No agent of this name is registered."""
+
+
+class UnknownToolError(UsageError):
+    """No tool of this name is registered."""
+
+
+class UnknownModelError(UsageError):
+    """No provider serves this model."""
+
+
+class UnknownRunError(UsageError):
+    """No run with this id exists."""
+
+
+class DefinitionError(UsageError):
+    """An agent or tool definition is wrong."""
+
+
+class ArgumentsError(UsageError):
+    """The arguments do not fit the tool's schema."""
+
+
+class InputTooLargeError(UsageError):
+    """The input is larger than Holdfast accepts."""
+
+
+class InvalidInputError(UsageError):
+    """The input cannot be read."""
+
+
+class IdempotencyConflictError(UsageError):
+    """This idempotency key was used with another body."""
+
+
+class SettingsError(UsageError):
+    """A setting has a value that cannot be used."""
+
+
+class RunError(HoldfastError):
+    """The run ended without an answer."""
+
+
+class RunFailedError(RunError):
+    """The run failed."""
+
+
+class RunCancelledError(RunError):
+    """The run was cancelled."""
+
+
+class ResultTypeError(RunError):
+    """The run's answer does not fit the type that was asked for."""
+
+
+class UnavailableError(HoldfastError):
+    """A part that Holdfast needs cannot be reached."""
+
+
+class ToolError(HoldfastError):
+    """A tool could not do what was asked; its message is told to the model."""
+
+
+class StepError(HoldfastError):
+    """A model or tool call failed.
+
+    Args:
+        message: what happened, without secrets or content.
+        failure_class: decides whether the step is retried, told to the model, or parked.
+        retry_after_s: seconds that the other side asked to wait, if it did.
+        code: the provider's own code or HTTP status, for people.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        failure_class: FailureClass,
+        retry_after_s: float | None = None,
+        code: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.failure_class = failure_class
+        self.retry_after_s = retry_after_s
+        self.code = code

@@ -1,0 +1,255 @@
+"""What a run is given, what it carries from step to step, and what it gives back. All small: content stays in PostgreSQL."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import Field
+
+from workflows.contracts.agents import Effect, Limits, PinnedAgent, ToolKind
+from workflows.contracts.errors import FailureClass
+from workflows.contracts.messages import Frozen, Usage
+
+PREVIEW_CHARS = 160
+INPUT_LIMIT_BYTES = 1_048_576
+TOOL_RESULT_LIMIT_BYTES = 64 * 1024
+"""What the model sees of one tool result; the whole stays in the blob store."""
+BLOB_THRESHOLD_BYTES = 16 * 1024
+
+
+class RunStatus(StrEnum):
+    """Where a run stands, as the search attribute AgentStatus shows it."""
+
+    RUNNING = "running"
+    WAITING_APPROVAL = "waiting_approval"
+    PARKED = "parked"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Totals(Frozen):
+    """What a run has used, sub-agents included."""
+
+    steps: int = 0
+    calls: int = 0
+    usage: Usage = Usage()
+    cost_usd: Decimal = Decimal(0)
+    unknown_usd: Decimal = Decimal(0)
+    """Charged for calls whose outcome nobody knows (their worker died); part of `cost_usd`."""
+
+
+class ToolCallRef(Frozen):
+    """A tool call as orchestration sees it; its arguments stay in the transcript."""
+
+    step: int
+    call_id: str
+    name: str
+    kind: ToolKind = ToolKind.FUNCTION
+    effect: Effect = Effect.PURE
+    timeout_s: float = 60
+    retries: int = 0
+    arguments_hash: str
+    preview: str = ""
+    needs_approval: bool = False
+    agent: PinnedAgent | None = None
+    """For a sub-agent or a hand-over: the definition that is current now, pinned."""
+
+
+class Appendix(Frozen):
+    """A short tool result that orchestration itself decides (a refusal, a hand-over, a child's end), appended by the next model call."""
+
+    step: int
+    call_id: str
+    name: str
+    text: str = ""
+    is_error: bool = False
+    child_run_id: str | None = None
+    """The sub-run whose answer is the result; `text` is used when it has none."""
+
+
+class ModelCallRequest(Frozen):
+    """One model call: who, which step, and what to append to the transcript first."""
+
+    run_id: str
+    step: int
+    agent: PinnedAgent
+    tenant: str
+    appendices: tuple[Appendix, ...] = ()
+    ignore_candidates: int = 0
+    """How many model candidates are passed over because they failed for good."""
+
+
+class TurnKind(StrEnum):
+    """What the model's answer amounts to."""
+
+    FINAL = "final"
+    TOOLS = "tools"
+    INVALID = "invalid"
+    CONTEXT_FULL = "context_full"
+    LIMIT = "limit"
+
+
+class ModelTurn(Frozen):
+    """What orchestration needs of a model's answer."""
+
+    kind: TurnKind
+    model: str = ""
+    calls: tuple[ToolCallRef, ...] = ()
+    usage: Usage = Usage()
+    cost_usd: Decimal = Decimal(0)
+    unknown_usd: Decimal = Decimal(0)
+    preview: str = ""
+    reason: str = ""
+    """Why the answer was invalid, or which limit was reached."""
+    last_step: int
+    """The highest step number that this turn has used, its tool calls included."""
+    simulated: bool = False
+
+
+class ToolRunRequest(Frozen):
+    """One tool call; its name and arguments are read from the transcript of `model_step`."""
+
+    run_id: str
+    step: int
+    model_step: int
+    call_id: str
+    name: str
+    agent: PinnedAgent
+    tenant: str
+    user: str | None = None
+
+
+class ToolOutcome(Frozen):
+    """What orchestration needs of a tool's result."""
+
+    ok: bool
+    result_hash: str
+    result_bytes: int
+    preview: str = ""
+    reused: bool = False
+    """The effect had been done already; its recorded result was given."""
+
+
+class MemoryRequest(Frozen):
+    """One look into memory, or one entry into it."""
+
+    run_id: str
+    step: int
+    agent: PinnedAgent
+    tenant: str
+    user: str | None = None
+
+
+class Recalled(Frozen):
+    """How many memories were put before the conversation."""
+
+    count: int
+
+
+class CompactOutcome(Frozen):
+    """What summarising the older part of the transcript took."""
+
+    usage: Usage
+    cost_usd: Decimal
+    unknown_usd: Decimal = Decimal(0)
+    through_step: int
+    """All steps up to this one are now stood for by the summary."""
+
+
+class Parked(Frozen):
+    """Why a run cannot go on by itself."""
+
+    failure_class: FailureClass
+    cause: str
+    step: int
+    what: str
+    """The call that failed, as in `call_model smart` or `run_tool refund`."""
+
+
+class Approval(Frozen):
+    """A tool call that waits for a person."""
+
+    call_id: str
+    tool: str
+    preview: str
+    step: int
+
+
+class Carry(Frozen):
+    """The state that survives continue-as-new."""
+
+    step: int = 0
+    totals: Totals = Totals()
+    agent: PinnedAgent
+    appendices: tuple[Appendix, ...] = ()
+    corrections: int = 0
+    repeats: dict[str, int] = {}
+    compacted: int = 0
+    worked_s: float = 0
+
+
+class RunInput(Frozen):
+    """What starts an AgentRun workflow. The conversation's first message is in the transcript at step 0 already."""
+
+    run_id: str
+    agent: PinnedAgent
+    tenant: str = "default"
+    user: str | None = None
+    parent_run_id: str | None = None
+    depth: int = Field(default=0, ge=0)
+    recall: bool = True
+    carry: Carry | None = None
+
+
+class RunOutcome(Frozen):
+    """What an AgentRun workflow gives back; the answer itself is in the transcript at `answer_step`."""
+
+    run_id: str
+    status: Literal[RunStatus.COMPLETED, RunStatus.FAILED] = RunStatus.COMPLETED
+    agent: str
+    answer_step: int | None = None
+    preview: str = ""
+    totals: Totals
+    failure: Parked | None = None
+    simulated: bool = False
+
+
+class RunView(Frozen):
+    """A run as it stands, answered by the `view` query."""
+
+    run_id: str
+    agent: str
+    status: RunStatus
+    step: int
+    model: str
+    totals: Totals
+    doing: str
+    approvals: tuple[Approval, ...] = ()
+    parked: Parked | None = None
+
+
+class Decision(Frozen):
+    """A person's yes or no to one tool call; `call_id` None means all that wait."""
+
+    call_id: str | None = None
+    reason: str = ""
+    by: str = "unknown"
+
+
+class Redrive(Frozen):
+    """How a parked run goes on: `retry` the step, `skip` it with `result`, or `abort` the run."""
+
+    action: Literal["retry", "skip", "abort"] = "retry"
+    limits: Limits | None = None
+    model: str | None = None
+    result: str = ""
+    by: str = "unknown"
+
+
+class ToolArguments(Frozen):
+    """Arguments that fit the tool's schema."""
+
+    values: dict[str, Any]
