@@ -1,0 +1,106 @@
+"""The connection pool every repository shares, and the one place where the database's outages get their name."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, cast
+
+import asyncpg
+import asyncpg.pool
+
+from workflows.contracts.errors import UnavailableError
+
+COMMAND_TIMEOUT_S = 15.0
+CONNECT_TIMEOUT_S = 5.0
+
+Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+
+_OUTAGES = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+)
+
+
+class DatabaseUnavailableError(UnavailableError):
+    """The database cannot be reached."""
+
+
+@contextlib.contextmanager
+def outages_named() -> Iterator[None]:
+    """Turn whatever a lost or unreachable database raises into `DatabaseUnavailableError`."""
+    try:
+        yield
+    except _OUTAGES as error:
+        raise DatabaseUnavailableError(f"The database cannot be reached ({type(error).__name__}).") from error
+
+
+async def _prepare(connection: asyncpg.Connection) -> None:
+    await connection.set_type_codec("jsonb", encoder=_to_json, decoder=json.loads, schema="pg_catalog")
+
+
+def _to_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+class Database:
+    """A pool of connections that decodes jsonb and names outages."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, dsn: str, *, min_size: int = 2, max_size: int = 10) -> AsyncIterator[Database]:
+        """Open a pool for as long as the context lasts.
+
+        Raises:
+            DatabaseUnavailableError: the database does not answer.
+        """
+        with outages_named():
+            pool = await asyncpg.create_pool(
+                dsn,
+                min_size=min_size,
+                max_size=max_size,
+                command_timeout=COMMAND_TIMEOUT_S,
+                timeout=CONNECT_TIMEOUT_S,
+                init=_prepare,
+            )
+        try:
+            yield cls(pool)
+        finally:
+            pool.terminate()
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """One connection in one transaction."""
+        with outages_named():
+            async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection, connection.transaction():
+                yield connection
+
+    async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
+        """All rows."""
+        with outages_named():
+            return cast("list[asyncpg.Record]", await self._pool.fetch(sql, *args))
+
+    async def fetchrow(self, sql: str, *args: Any) -> asyncpg.Record | None:
+        """The first row, or None."""
+        with outages_named():
+            return await self._pool.fetchrow(sql, *args)
+
+    async def fetchval(self, sql: str, *args: Any) -> Any:
+        """The first column of the first row, or None."""
+        with outages_named():
+            return await self._pool.fetchval(sql, *args)
+
+    async def execute(self, sql: str, *args: Any) -> str:
+        """Run a statement; returns PostgreSQL's command tag."""
+        with outages_named():
+            return cast("str", await self._pool.execute(sql, *args))
