@@ -74,30 +74,38 @@ comment on table model_calls is 'one row an attempt; (run_id, step) is the key o
 comment on column model_calls.reason is 'why the router chose this model';
 create unique index model_calls_recorded on model_calls (run_id, step) where state = 'recorded';
 
--- Moves a run's and its ancestors' books; locks root first, so that two sub-runs never wait for each other.
-create function book(p_run text, p_spent numeric, p_reserved numeric, p_unknown numeric) returns void
+-- Locks the books of a run and its ancestors, root first, so that two sub-runs never wait for each other. Taken before any
+-- row of model_calls is touched.
+create function lock_books(p_run text) returns text[]
 language plpgsql as $$
 declare
     v_ids text[];
 begin
     select ancestors || run_id into v_ids from runs where run_id = p_run;
     perform 1 from runs where run_id = any(v_ids) order by cardinality(ancestors), run_id for update;
-    update runs set spent_usd = spent_usd + p_spent, reserved_usd = reserved_usd + p_reserved, unknown_usd = unknown_usd + p_unknown
-     where run_id = any(v_ids);
+    return v_ids;
 end $$;
+
+-- Moves the books of runs that are locked.
+create function book(p_ids text[], p_spent numeric, p_reserved numeric, p_unknown numeric) returns void
+language sql as $$
+    update runs set spent_usd = spent_usd + p_spent, reserved_usd = reserved_usd + p_reserved, unknown_usd = unknown_usd + p_unknown
+     where run_id = any(p_ids)
+$$;
 
 -- Ends an attempt whose outcome nobody knows: what was reserved is charged. Returns the charge.
 create function charge_unknown(p_call bigint, p_class text, p_failure text) returns numeric
 language plpgsql as $$
 declare
     v model_calls;
+    v_ids text[] := lock_books((select run_id from model_calls where call_id = p_call));
 begin
     update model_calls set state = 'unknown', cost_usd = reserved_usd, failure_class = p_class, failure = p_failure, finished_at = now()
      where call_id = p_call and state = 'in_flight' returning * into v;
     if not found then
         return 0;
     end if;
-    perform book(v.run_id, v.reserved_usd, -v.reserved_usd, v.reserved_usd);
+    perform book(v_ids, v.reserved_usd, -v.reserved_usd, v.reserved_usd);
     return v.reserved_usd;
 end $$;
 
@@ -146,12 +154,11 @@ begin
         return query select 'recorded', v_turn, null::bigint, 0, v_unknown, null::text, null::jsonb, 0;
         return;
     end if;
-    select ancestors || run_id into v_ids from runs where run_id = p_run;
+    v_ids := lock_books(p_run);
     if v_ids is null then
         return query select 'no_run', null::jsonb, null::bigint, 0, 0::numeric, null::text, null::jsonb, 0;
         return;
     end if;
-    perform 1 from runs where run_id = any(v_ids) order by cardinality(ancestors), run_id for update;
     for c in select m.call_id from model_calls m where m.run_id = p_run and m.step = p_step and m.state = 'in_flight' loop
         perform charge_unknown(c.call_id, 'transient', 'its worker ended while the call was in the air');
     end loop;
@@ -212,8 +219,8 @@ declare
     r runs;
     v_recorded jsonb;
     v_new_state text := 'recorded';
+    v_ids text[] := lock_books((select run_id from model_calls where call_id = p_call));
 begin
-    perform book((select run_id from model_calls where call_id = p_call), 0, 0, 0);
     select * into v from model_calls where call_id = p_call for update;
     if v.state not in ('in_flight', 'unknown') then
         return coalesce((select turn from model_calls where run_id = v.run_id and step = v.step and state = 'recorded'), p_turn);
@@ -227,9 +234,9 @@ begin
            simulated = p_simulated, model = p_model, failure_class = null, failure = null, finished_at = now()
      where call_id = p_call;
     if v.state = 'unknown' then
-        perform book(v.run_id, p_cost - v.cost_usd, 0, -v.cost_usd);
+        perform book(v_ids, p_cost - v.cost_usd, 0, -v.cost_usd);
     else
-        perform book(v.run_id, p_cost, -v.reserved_usd, 0);
+        perform book(v_ids, p_cost, -v.reserved_usd, 0);
     end if;
     if v_new_state = 'superseded' then
         return v_recorded;
@@ -255,10 +262,11 @@ create function fail_model_call(p_call bigint, p_class text, p_failure text) ret
 language plpgsql as $$
 declare
     v model_calls;
+    v_ids text[] := lock_books((select run_id from model_calls where call_id = p_call));
 begin
     update model_calls set state = 'failed', failure_class = p_class, failure = p_failure, finished_at = now()
      where call_id = p_call and state = 'in_flight' returning * into v;
     if found then
-        perform book(v.run_id, 0, -v.reserved_usd, 0);
+        perform book(v_ids, 0, -v.reserved_usd, 0);
     end if;
 end $$;

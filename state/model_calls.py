@@ -1,0 +1,189 @@
+"""The ledger of paid model calls: reserved before, recorded the moment they arrive, never paid twice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from state import transcripts
+from state.pool import Database
+from workflows.contracts.errors import UnknownRunError
+from workflows.contracts.messages import Message, ModelResponse, Price, Role, Usage
+from workflows.contracts.redaction import redact
+from workflows.contracts.runs import Appendix, ModelCallRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a call may take at most: window and output in tokens, prices in USD per token."""
+
+    provider: str
+    model: str
+    reason: str
+    worker: str
+    overhead_tokens: int
+    estimate_factor: float
+    window_tokens: int
+    max_output_tokens: int
+    min_output_tokens: int
+    input_usd: Decimal
+    output_usd: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """How a call begins: `go` with the conversation, `recorded` with the turn of a paid response, `context_full` or `over_budget`."""
+
+    outcome: str
+    turn: dict[str, Any] | None
+    call_id: int
+    max_output_tokens: int
+    unknown_usd: Decimal
+    refused_by: str | None
+    messages: tuple[Message, ...]
+    input_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class SubRun:
+    """A run that a turn founds, with its first message."""
+
+    run_id: str
+    agent: str
+    definition_hash: str
+    cost_limit_usd: Decimal
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One attempt in the ledger."""
+
+    call_id: int
+    run_id: str
+    step: int
+    attempt: int
+    state: str
+    provider: str
+    model: str
+    cost_usd: Decimal
+    price_version: str | None
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    request_id: str | None
+    simulated: bool
+    failure_class: str | None
+    failure: str | None
+    reason: str
+    started_at: datetime
+    finished_at: datetime | None
+
+
+async def begin(database: Database, request: ModelCallRequest, plan: Plan) -> Begun:
+    """Reserve the worst case of a call and read the conversation, in one round trip.
+
+    Raises:
+        UnknownRunError: the run is not in the database.
+    """
+    appendices = [_appendix(appendix) for appendix in request.appendices]
+    found = await database.fetchrow(
+        "select * from begin_model_call($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16)",
+        request.run_id,
+        request.step,
+        request.agent.name,
+        plan.provider,
+        plan.model,
+        plan.worker,
+        plan.reason,
+        appendices,
+        request.agent.limits.cost_usd,
+        plan.overhead_tokens,
+        Decimal(str(plan.estimate_factor)),
+        plan.window_tokens,
+        plan.max_output_tokens,
+        plan.min_output_tokens,
+        plan.input_usd,
+        plan.output_usd,
+    )
+    if found is None or found["outcome"] == "no_run":
+        raise UnknownRunError(f"Run {request.run_id} is not in this database: is DATABASE_URL the one it was started with?")
+    return Begun(
+        outcome=found["outcome"],
+        turn=found["turn"],
+        call_id=found["call_id"] or 0,
+        max_output_tokens=found["max_output"],
+        unknown_usd=found["unknown_usd"],
+        refused_by=found["refused_by"],
+        messages=tuple(transcripts.parse(message) for message in found["messages"] or ()),
+        input_tokens=found["input_tokens"],
+    )
+
+
+async def finish(
+    database: Database,
+    call_id: int,
+    *,
+    turn: dict[str, Any],
+    response: ModelResponse,
+    price: Price,
+    rows: list[dict[str, Any]],
+    sub_runs: tuple[SubRun, ...] = (),
+) -> dict[str, Any]:
+    """Record a response and all that follows from it, in one round trip; returns the turn that counts (the first recorded)."""
+    usage = response.usage
+    recorded: dict[str, Any] = await database.fetchval(
+        "select finish_model_call($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13)",
+        call_id,
+        turn,
+        price.cost_usd,
+        price.version,
+        usage.input_tokens,
+        usage.cached_input_tokens,
+        usage.cache_write_tokens,
+        usage.output_tokens,
+        response.request_id,
+        response.simulated,
+        response.model,
+        rows,
+        [_sub_run(sub_run) for sub_run in sub_runs],
+    )
+    return recorded
+
+
+async def fail(database: Database, call_id: int, failure_class: str, failure: str) -> None:
+    """Give the reservation back: the provider refused before it can have billed."""
+    await database.execute("select fail_model_call($1, $2, $3)", call_id, failure_class, redact(failure))
+
+
+async def charge_unknown(database: Database, call_id: int, failure_class: str, failure: str) -> None:
+    """Charge what was reserved: nobody knows whether the provider billed."""
+    await database.execute("select charge_unknown($1, $2, $3)", call_id, failure_class, redact(failure))
+
+
+async def charges(database: Database, run_id: str) -> list[Charge]:
+    """Every attempt of a run's model calls, in order."""
+    columns = ", ".join(Charge.__dataclass_fields__)
+    rows = await database.fetch(f"select {columns} from model_calls where run_id = $1 order by step, attempt", run_id)  # noqa: S608 - our own column names
+    return [Charge(**dict(row)) for row in rows]
+
+
+def usage_of(charge: Charge) -> Usage:
+    """The tokens of one attempt."""
+    return Usage(input_tokens=charge.input_tokens, cached_input_tokens=charge.cached_tokens, output_tokens=charge.output_tokens)
+
+
+def _appendix(appendix: Appendix) -> dict[str, Any]:
+    message = Message(role=Role.TOOL, call_id=appendix.call_id, text=appendix.text, is_error=appendix.is_error)
+    return transcripts.row(appendix.step, message) | {"child_run_id": appendix.child_run_id}
+
+
+def _sub_run(sub_run: SubRun) -> dict[str, Any]:
+    return {
+        "run_id": sub_run.run_id,
+        "agent": sub_run.agent,
+        "definition_hash": sub_run.definition_hash,
+        "cost_limit_usd": str(sub_run.cost_limit_usd),
+    } | {key: value for key, value in transcripts.row(0, sub_run.message).items() if key in ("message", "tokens")}
