@@ -14,8 +14,8 @@ from workflows.contracts.messages import Message, Role
 from workflows.contracts.redaction import redact
 from workflows.contracts.runs import TOOL_RESULT_LIMIT_BYTES
 
-CHARS_PER_TOKEN = 3.5
-"""A cautious first guess for prose and JSON; usage that providers report corrects it per model."""
+BYTES_PER_TOKEN = 3.5
+"""A cautious first guess for prose and JSON in any script (English has about 4.5, CJK 3)."""
 MESSAGE_TOKENS = 6
 """What a provider adds around each message."""
 
@@ -34,8 +34,13 @@ class Entry:
 
 def estimate_tokens(message: Message) -> int:
     """A rough count of the tokens a message takes, on the high side."""
-    chars = len(message.text) + sum(len(call.name) + len(call.arguments) + 20 for call in message.tool_calls)
-    return math.ceil(chars / CHARS_PER_TOKEN) + MESSAGE_TOKENS
+    calls = "".join(call.name + call.arguments for call in message.tool_calls)
+    return text_tokens(message.text + calls) + MESSAGE_TOKENS * (1 + len(message.tool_calls))
+
+
+def text_tokens(text: str) -> int:
+    """A rough count of the tokens a text takes, on the high side."""
+    return math.ceil(len(text.encode(errors="replace")) / BYTES_PER_TOKEN)
 
 
 def clean(message: Message) -> Message:

@@ -1,24 +1,24 @@
 """Every error Holdfast raises, and the failure classes that decide what happens next.
 
-    HoldfastError
-    ├── UsageError                 the caller can mend it; nothing was started
-    │   ├── UnknownAgentError
-    │   ├── UnknownToolError
-    │   ├── UnknownModelError
-    │   ├── UnknownRunError
-    │   ├── DefinitionError        an agent or tool definition is wrong: file, line, field, remedy
-    │   ├── ArgumentsError         tool arguments that do not fit the tool's schema
-    │   ├── InputTooLargeError
-    │   ├── InvalidInputError
-    │   ├── IdempotencyConflictError
-    │   └── SettingsError
-    ├── RunError                   a run ended without an answer
-    │   ├── RunFailedError
-    │   ├── RunCancelledError
-    │   └── ResultTypeError        the answer does not fit the type that was asked for
-    ├── StepError                  one model or tool call failed; `failure_class` decides what happens
-    ├── ToolError                  raised by a tool to tell the model what went wrong
-    └── UnavailableError           Temporal or the database cannot be reached
+HoldfastError
+├── UsageError                 the caller can mend it; nothing was started
+│   ├── UnknownAgentError
+│   ├── UnknownToolError
+│   ├── UnknownModelError
+│   ├── UnknownRunError
+│   ├── DefinitionError        an agent or tool definition is wrong: file, line, field, remedy
+│   ├── ArgumentsError         tool arguments that do not fit the tool's schema
+│   ├── InputTooLargeError
+│   ├── InvalidInputError
+│   ├── IdempotencyConflictError
+│   └── SettingsError
+├── RunError                   a run ended without an answer
+│   ├── RunFailedError
+│   ├── RunCancelledError
+│   └── ResultTypeError        the answer does not fit the type that was asked for
+├── StepError                  one model or tool call failed; `failure_class` decides what happens
+├── ToolError                  raised by a tool to tell the model what went wrong
+└── UnavailableError           Temporal or the database cannot be reached
 """
 
 from __future__ import annotations
@@ -124,6 +124,7 @@ class StepError(HoldfastError):
         failure_class: decides whether the step is retried, told to the model, or parked.
         retry_after_s: seconds that the other side asked to wait, if it did.
         code: the provider's own code or HTTP status, for people.
+        spend_unknown: the provider may have billed: the request went out and no clear refusal came back.
     """
 
     def __init__(
@@ -133,8 +134,10 @@ class StepError(HoldfastError):
         failure_class: FailureClass,
         retry_after_s: float | None = None,
         code: str | None = None,
+        spend_unknown: bool = False,
     ) -> None:
         super().__init__(message)
         self.failure_class = failure_class
         self.retry_after_s = retry_after_s
         self.code = code
+        self.spend_unknown = spend_unknown

@@ -78,8 +78,6 @@ class ModelCallRequest(Frozen):
     agent: PinnedAgent
     tenant: str
     appendices: tuple[Appendix, ...] = ()
-    ignore_candidates: int = 0
-    """How many model candidates are passed over because they failed for good."""
 
 
 class TurnKind(StrEnum):
@@ -104,9 +102,13 @@ class ModelTurn(Frozen):
     preview: str = ""
     reason: str = ""
     """Why the answer was invalid, or which limit was reached."""
+    step: int
+    """The model call's own step; its tool calls follow it."""
     last_step: int
     """The highest step number that this turn has used, its tool calls included."""
     simulated: bool = False
+    invalid_calls: int = 0
+    """Tool calls that were malformed; the model has been told in the transcript."""
 
 
 class ToolRunRequest(Frozen):
@@ -120,6 +122,8 @@ class ToolRunRequest(Frozen):
     agent: PinnedAgent
     tenant: str
     user: str | None = None
+    ruled_again: bool = False
+    """A person has ruled that an effect of unknown outcome may be done again."""
 
 
 class ToolOutcome(Frozen):
@@ -178,6 +182,13 @@ class Approval(Frozen):
     step: int
 
 
+class Repeat(Frozen):
+    """How often in a row a call gave this result."""
+
+    result_hash: str
+    count: int
+
+
 class Carry(Frozen):
     """The state that survives continue-as-new."""
 
@@ -186,8 +197,9 @@ class Carry(Frozen):
     agent: PinnedAgent
     appendices: tuple[Appendix, ...] = ()
     corrections: int = 0
-    repeats: dict[str, int] = {}
-    compacted: int = 0
+    repeats: dict[str, Repeat] = {}
+    compacted: bool = False
+    """The history was summarised since the last model call that succeeded."""
     worked_s: float = 0
 
 

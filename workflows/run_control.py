@@ -1,0 +1,178 @@
+"""Where a run waits for people: parked steps, approvals, and the clock that does not count such waits."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import contextmanager
+from collections.abc import Iterator
+from typing import TypeVar
+
+from temporalio import workflow
+from temporalio.common import SearchAttributeUpdate
+from temporalio.exceptions import ActivityError, ChildWorkflowError, is_cancelled_exception
+
+from workflows.contracts.errors import FailureClass
+from workflows.contracts.failures import parked_by, retry_after_s
+from workflows.contracts.runs import Approval, Decision, Parked, Redrive, RunStatus, ToolCallRef, Totals
+from workflows.run_view import AGENT_STATUS, COST_USD, FAILURE_CLASS
+
+T = TypeVar("T")
+
+
+class Aborted(Exception):  # noqa: N818 - an order, not an error
+    """A person ended the run, or a sub-run reached its limit."""
+
+    def __init__(self, parked: Parked) -> None:
+        super().__init__(parked.cause)
+        self.parked = parked
+
+
+class Skipped(Exception):  # noqa: N818 - an order, not an error
+    """A person gave the parked call's result."""
+
+    def __init__(self, result: str) -> None:
+        super().__init__(result)
+        self.result = result
+
+
+class RunControl:
+    """The run's status, and every wait that a person ends."""
+
+    def __init__(self, worked_s: float, show: Callable[[], None]) -> None:
+        self._show = show
+        self._worked_s = worked_s
+        self._since = workflow.time()
+        self._waits = 0
+        self._parked: dict[int, Parked] = {}
+        self._ruled: set[int] = set()
+        self._redrives: list[Redrive] = []
+        self._approvals: dict[str, Approval] = {}
+        self._decisions: dict[str, tuple[Decision, bool]] = {}
+        self._shown = RunStatus.RUNNING
+        self._closed: RunStatus | None = None
+
+    @property
+    def status(self) -> RunStatus:
+        """Where the run stands."""
+        if self._closed:
+            return self._closed
+        if self._parked:
+            return RunStatus.PARKED
+        return RunStatus.WAITING_APPROVAL if self._approvals else RunStatus.RUNNING
+
+    @property
+    def parked(self) -> Parked | None:
+        """The first step that cannot go on."""
+        return next(iter(self._parked.values()), None)
+
+    @property
+    def approvals(self) -> tuple[Approval, ...]:
+        """The tool calls that wait for a yes or no."""
+        return tuple(self._approvals.values())
+
+    @property
+    def worked_s(self) -> float:
+        """Seconds of work so far; waiting for people does not count."""
+        return self._worked_s + (0.0 if self._waits else workflow.time() - self._since)
+
+    def ruled_again(self, step: int) -> bool:
+        """Whether a person ruled that the step's effect, of unknown outcome, may be done again."""
+        return step in self._ruled
+
+    def decide(self, decision: Decision, *, approved: bool) -> None:
+        """Note a decision for one waiting call, or for all; a call's first decision counts."""
+        waiting = list(self._approvals) if decision.call_id is None else [decision.call_id]
+        for call_id in waiting:
+            if call_id in self._approvals:
+                self._decisions.setdefault(call_id, (decision, approved))
+
+    def redrive(self, order: Redrive) -> bool:
+        """Note an order for what is parked; without anything parked it is no order."""
+        if not self._parked:
+            workflow.logger.warning("redrive.refused", extra={"reason": "the run is not parked"})
+            return False
+        self._redrives.append(order)
+        return True
+
+    def close(self, status: RunStatus, totals: Totals) -> None:
+        """Show the end."""
+        self._closed = status
+        self._show()
+        workflow.upsert_search_attributes([AGENT_STATUS.value_set(status.value), COST_USD.value_set(float(totals.cost_usd))])
+
+    async def insist(self, attempt: Callable[[], Awaitable[T]], step: int, what: str) -> T:
+        """Await the step; when it fails for good, park it and try again as often as a person says so."""
+        while True:
+            try:
+                return await attempt()
+            except (ActivityError, ChildWorkflowError) as error:
+                if is_cancelled_exception(error):
+                    raise
+                wait_s = retry_after_s(error)
+                if wait_s is not None:
+                    await workflow.sleep(wait_s, summary=f"step {step}: throttled")
+                    continue
+                parked = parked_by(error, step, what)
+            await self.park(parked, may_skip=what.startswith("run_tool"))
+
+    async def park(self, parked: Parked, *, may_skip: bool) -> None:
+        """Wait, visibly, until a person says how to go on.
+
+        Raises:
+            Aborted: the run is to end.
+            Skipped: the call's result is given.
+        """
+        self._parked[parked.step] = parked
+        while True:
+            seen = len(self._redrives)
+            with self._waiting():
+                await workflow.wait_condition(lambda: len(self._redrives) > seen)  # noqa: B023 - awaited here
+            order = self._redrives[-1]
+            if order.action != "skip" or may_skip:
+                break
+            workflow.logger.warning("redrive.refused", extra={"reason": "only a tool call can be skipped"})
+        del self._parked[parked.step]
+        self._publish()
+        if order.action == "abort":
+            raise Aborted(parked)
+        if order.action == "skip":
+            raise Skipped(order.result)
+        if parked.failure_class is FailureClass.UNKNOWN_OUTCOME:
+            self._ruled.add(parked.step)
+
+    async def approval(self, call: ToolCallRef) -> Decision | None:
+        """Wait for a person; None means yes, else the decision that said no."""
+        self._approvals[call.call_id] = Approval(call_id=call.call_id, tool=call.name, preview=call.preview, step=call.step)
+        with self._waiting():
+            await workflow.wait_condition(lambda: call.call_id in self._decisions)
+        decision, approved = self._decisions.pop(call.call_id)
+        del self._approvals[call.call_id]
+        self._publish()
+        return None if approved else decision
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        if self._waits == 0:
+            self._worked_s += workflow.time() - self._since
+        self._waits += 1
+        self._publish()
+        try:
+            yield
+        finally:
+            self._waits -= 1
+            if self._waits == 0:
+                self._since = workflow.time()
+
+    def _publish(self) -> None:
+        """Show a changed status; search attributes cost an event, so only a change is written."""
+        self._show()
+        status = self.status
+        if status is self._shown:
+            return
+        self._shown = status
+        updates: list[SearchAttributeUpdate] = [AGENT_STATUS.value_set(status.value)]
+        if self.parked:
+            updates.append(FAILURE_CLASS.value_set(self.parked.failure_class.value))
+        elif status is RunStatus.RUNNING:
+            updates.append(FAILURE_CLASS.value_unset())
+        workflow.upsert_search_attributes(updates)

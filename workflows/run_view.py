@@ -1,0 +1,72 @@
+"""How a run looks in the Temporal Web UI: search attributes, summaries and Markdown details that a stranger can read."""
+
+from __future__ import annotations
+
+from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+
+from workflows.contracts import names
+from workflows.contracts.runs import PREVIEW_CHARS, RunInput, RunStatus, RunView
+
+AGENT_NAME = SearchAttributeKey.for_keyword(names.AGENT_NAME)
+AGENT_STATUS = SearchAttributeKey.for_keyword(names.AGENT_STATUS)
+AGENT_MODEL = SearchAttributeKey.for_keyword(names.AGENT_MODEL)
+AGENT_USER = SearchAttributeKey.for_keyword(names.AGENT_USER)
+TENANT = SearchAttributeKey.for_keyword(names.TENANT)
+COST_USD = SearchAttributeKey.for_float(names.COST_USD)
+FAILURE_CLASS = SearchAttributeKey.for_keyword(names.FAILURE_CLASS)
+
+
+def search_attributes(given: RunInput) -> TypedSearchAttributes:
+    """What a run can be found by from its first moment."""
+    pairs: list[SearchAttributePair[str]] = [
+        SearchAttributePair(AGENT_NAME, given.agent.name),
+        SearchAttributePair(AGENT_STATUS, RunStatus.RUNNING.value),
+        SearchAttributePair(AGENT_MODEL, given.agent.model),
+        SearchAttributePair(TENANT, given.tenant),
+    ]
+    if given.user is not None:
+        pairs.append(SearchAttributePair(AGENT_USER, given.user))
+    return TypedSearchAttributes(pairs)
+
+
+def static_summary(given: RunInput, preview: str) -> str:
+    """One line for the list of runs."""
+    return f"{given.agent.name}: {one_line(preview)}" if preview else given.agent.name
+
+
+def static_details(given: RunInput) -> str:
+    """Who runs what for whom, in Markdown."""
+    lines = [
+        f"**Agent** {given.agent.name}, version {given.agent.version}, definition `{given.agent.definition_hash[:12]}`",
+        f"**Model** {given.agent.model}",
+        f"**Tenant** {given.tenant}" + (f", user {given.user}" if given.user else ""),
+        f"**Limits** {given.agent.limits.steps} steps, {given.agent.limits.cost_usd} USD, {given.agent.limits.time_s:g} s",
+    ]
+    if given.parent_run_id:
+        lines.append(f"**Part of** run `{given.parent_run_id}`")
+    return "\n\n".join(lines)
+
+
+def current_details(view: RunView) -> str:
+    """What the run does now, what it has cost, and what it waits for, in Markdown."""
+    totals = view.totals
+    unknown = f", of it {totals.unknown_usd:.4f} USD unknown spend" if totals.unknown_usd else ""
+    lines = [
+        f"**{view.status.value.replace('_', ' ').capitalize()}** at step {view.step}: {view.doing}",
+        f"**So far** {totals.calls} model calls, {totals.usage.input_tokens} tokens in, {totals.usage.output_tokens} out, "
+        f"{totals.cost_usd:.4f} USD{unknown}",
+        f"**Model** {view.model}",
+    ]
+    lines += [f"**Waits for a yes or no** to `{a.tool}` {a.preview} (call `{a.call_id}`)" for a in view.approvals]
+    if view.parked:
+        lines.append(
+            f"**Parked** {view.parked.what}, {view.parked.failure_class.value}: {view.parked.cause}\n\n"
+            'Signal `redrive` goes on from this step: `{"action": "retry"}`, `"skip"` or `"abort"`.'
+        )
+    return "\n\n".join(lines)
+
+
+def one_line(text: str) -> str:
+    """The text as one short line."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= PREVIEW_CHARS else flat[: PREVIEW_CHARS - 1] + "…"
