@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, cast
+from typing import Any
 
 import asyncpg
 import asyncpg.pool
@@ -88,7 +88,7 @@ class Database:
     async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
         """All rows."""
         with outages_named():
-            return cast("list[asyncpg.Record]", await self._pool.fetch(sql, *args))
+            return await self._pool.fetch(sql, *args)
 
     async def fetchrow(self, sql: str, *args: Any) -> asyncpg.Record | None:
         """The first row, or None."""
@@ -103,4 +103,4 @@ class Database:
     async def execute(self, sql: str, *args: Any) -> str:
         """Run a statement; returns PostgreSQL's command tag."""
         with outages_named():
-            return cast("str", await self._pool.execute(sql, *args))
+            return await self._pool.execute(sql, *args)

@@ -110,9 +110,7 @@ async def entries(database: Database, run_id: str, *, after_step: int = -1) -> l
 
 async def message_at(database: Database, run_id: str, step: int, part: int = 0) -> Message | None:
     """One row's message, or None."""
-    found = await database.fetchval(
-        "select message from transcript where run_id = $1 and step = $2 and part = $3", run_id, step, part
-    )
+    found = await database.fetchval("select message from transcript where run_id = $1 and step = $2 and part = $3", run_id, step, part)
     return None if found is None else parse(found)
 
 

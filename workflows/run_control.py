@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from collections.abc import Iterator
 from typing import TypeVar
 
 from temporalio import workflow
@@ -170,7 +169,7 @@ class RunControl:
         if status is self._shown:
             return
         self._shown = status
-        updates: list[SearchAttributeUpdate] = [AGENT_STATUS.value_set(status.value)]
+        updates: list[SearchAttributeUpdate[str]] = [AGENT_STATUS.value_set(status.value)]
         if self.parked:
             updates.append(FAILURE_CLASS.value_set(self.parked.failure_class.value))
         elif status is RunStatus.RUNNING:

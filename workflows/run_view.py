@@ -50,11 +50,10 @@ def static_details(given: RunInput) -> str:
 def current_details(view: RunView) -> str:
     """What the run does now, what it has cost, and what it waits for, in Markdown."""
     totals = view.totals
-    unknown = f", of it {totals.unknown_usd:.4f} USD unknown spend" if totals.unknown_usd else ""
+    cost = f"{totals.cost_usd:.4f} USD" + (f", of it {totals.unknown_usd:.4f} USD unknown spend" if totals.unknown_usd else "")
     lines = [
         f"**{view.status.value.replace('_', ' ').capitalize()}** at step {view.step}: {view.doing}",
-        f"**So far** {totals.calls} model calls, {totals.usage.input_tokens} tokens in, {totals.usage.output_tokens} out, "
-        f"{totals.cost_usd:.4f} USD{unknown}",
+        f"**So far** {totals.calls} model calls, {totals.usage.input_tokens} tokens in, {totals.usage.output_tokens} out, {cost}",
         f"**Model** {view.model}",
     ]
     lines += [f"**Waits for a yes or no** to `{a.tool}` {a.preview} (call `{a.call_id}`)" for a in view.approvals]

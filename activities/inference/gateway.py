@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any, TypeVar
 
 import structlog
+from telemetry.spans import model_call_span
 
 from activities.edge import report
 from activities.inference import pricing
@@ -19,7 +20,6 @@ from activities.inference.routing import Candidate, Router
 from state import model_calls, transcripts
 from state.model_calls import Begun, Plan, SubRun
 from state.pool import Database
-from telemetry.spans import model_call_span
 from workflows.contracts import policies
 from workflows.contracts.agents import AgentDefinition
 from workflows.contracts.errors import FailureClass, StepError, UnavailableError
@@ -117,7 +117,11 @@ class Gateway:
                 log.warning("model.quota", provider=candidate.provider, model=candidate.model, code=error.code)
                 quota = error
                 continue
-            kept = keep(answered)
+            try:
+                kept = keep(answered)
+            except StepError as error:
+                await self._settle(begun.call_id, error)
+                raise
             return await self._record(begun.call_id, answered, kept), begun.unknown_usd
         raise quota or StepError("No model candidate is configured.", failure_class=FailureClass.CALLER)
 

@@ -35,7 +35,9 @@ class Seat:
         """Every tool the model is offered, by name."""
         offered = {spec.name: spec for spec in self.definition.tools}
         for name in self.definition.agents:
-            offered[name] = _agent_tool(self.neighbours[name], ToolKind.AGENT, name, "request", "What it should do, with all it needs to know.")
+            offered[name] = _agent_tool(
+                self.neighbours[name], ToolKind.AGENT, name, "request", "What it should do, with all it needs to know."
+            )
         for name in self.definition.handoffs:
             tool = HANDOFF_PREFIX + name
             offered[tool] = _agent_tool(self.neighbours[name], ToolKind.HANDOFF, tool, "reason", "Why the conversation goes to it.")
@@ -136,7 +138,10 @@ def read_arguments(call: ToolCall, spec: ToolSpec | None, offered: Mapping[str, 
     wrong = next(_validator(json.dumps(spec.parameters, sort_keys=True)).iter_errors(arguments), None)
     if wrong is not None:
         where = "/".join(str(part) for part in wrong.absolute_path) or "the arguments"
-        return None, f"The arguments of {call.name} do not fit its schema: {where}: {wrong.message[:300]}. Correct them and call again."
+        return (
+            None,
+            f"The arguments of {call.name} do not fit its schema: {where}: {wrong.message[:300]}. Correct them and call again.",
+        )
     return arguments, ""
 
 

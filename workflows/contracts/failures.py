@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError, FailureError, TimeoutError
+from temporalio import exceptions
+from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError, FailureError
 
 from workflows.contracts.errors import FailureClass
 from workflows.contracts.messages import Frozen
@@ -24,7 +25,7 @@ def parked_by(error: FailureError, step: int, what: str) -> Parked:
     cause: BaseException | None = error.cause if isinstance(error, ActivityError | ChildWorkflowError) else error
     if isinstance(cause, ApplicationError):
         return Parked(failure_class=_class_of(cause), cause=cause.message[:CAUSE_CHARS], step=step, what=what)
-    if isinstance(cause, TimeoutError):
+    if isinstance(cause, exceptions.TimeoutError):
         text = f"no answer in time ({cause.type.name.lower().replace('_', ' ') if cause.type else 'time-out'})"
         if isinstance(cause.cause, ApplicationError):
             inner = parked_by(cause.cause, step, what)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
@@ -43,7 +43,7 @@ _KEYS: Final = (
         "openai_key",
         "sk-",
         r"sk-(?<![A-Za-z0-9]sk-)(?:(?:proj|svcacct|admin)-[A-Za-z0-9_-]{16,}+"
-        r"|(?=[A-Za-z0-9_-]{0,48}[0-9])(?:[a-z0-9]{1,10}-){0,2}[A-Za-z0-9_]{16,}+(?:-[A-Za-z0-9_]++)*+)",
+        r"|(?=[A-Za-z0-9_-]{0,48}[0-9])(?:[a-z0-9]{1,10}-){0,2}[A-Za-z0-9_]{16,}+(?:-[A-Za-z0-9_]++)*)",
     ),
     _rule("aws_key", "AKIA|ASIA", r"A[KS]IA(?<![A-Za-z0-9]A[KS]IA)[A-Z0-9]{16}(?![A-Za-z0-9])"),
     _rule("github_token", "ghp_|gho_|ghu_|ghs_|ghr_", r"gh[pousr]_(?<![A-Za-z0-9]gh[pousr]_)[A-Za-z0-9]{30,}+"),
@@ -65,7 +65,7 @@ _KEYS: Final = (
         "private_key",
         "PRIVATE KEY",
         r"-----BEGIN [A-Z0-9 ]{0,40}?PRIVATE KEY(?: BLOCK)?-----"
-        r"(?:(?:[^-]++|-(?!----))*+-----END [A-Z0-9 ]{0,40}?PRIVATE KEY(?: BLOCK)?-----|(?:\s|\\[nr]|[A-Za-z0-9+/=]{16,}+)*+)",
+        r"(?:[^-]*+(?:-(?!----)[^-]*+)*-----END [A-Z0-9 ]{0,40}?PRIVATE KEY(?: BLOCK)?-----|(?:\s|\\[nr]|[A-Za-z0-9+/=]{16,}+)*)",
     ),
     _rule(
         "url_password",
@@ -80,15 +80,17 @@ _KEYS: Final = (
 _REAL: Final = r"(?!\[redacted:|(?i:none|null|true|false|undefined)(?![A-Za-z0-9_])|\*\*|\.\.\.|\$\{|\{|<)"
 _BARE: Final = rf"{_REAL}[^\s\"'`,;&<>)}}\\]++"
 _QUOTED: Final = (
-    rf"(\s{{0,4}}b?\"){_REAL}(?:[^\"\\\n]|\\.)++|(\s{{0,4}}b?'){_REAL}(?:[^'\\\n]|\\.)++|(\s{{0,4}}\\[\"']){_REAL}[^\"'\\\n]++"
+    rf"(\s{{0,4}}b?\"){_REAL}(?=[^\"\n])[^\"\\\n]*+(?:\\.[^\"\\\n]*+)*"
+    rf"|(\s{{0,4}}b?'){_REAL}(?=[^'\n])[^'\\\n]*+(?:\\.[^'\\\n]*+)*"
+    rf"|(\s{{0,4}}\\[\"']){_REAL}[^\"'\\\n]++"
 )
 # After a colon, prose is told from a value: `password: must be long` stays; `password: hunter2` and a line's last word go.
 _ASSIGNED: Final = re.compile(
     rf"{_QUOTED}|(?<==)(\s{{0,4}}+){_BARE}"
-    rf"|(?<=:)(\s{{0,4}}+)(?=\S{{0,100}}?[0-9]|\S{{1,200}}+[ \t]{{0,8}}(?:\Z|[\r\n])){_BARE}"
+    rf"|(?<=:)(\s{{0,4}}+)(?=\S{{0,100}}?[0-9]|\S{{1,100}}+[ \t]{{0,8}}(?:\Z|[\r\n])|\S{{100}}){_BARE}"
 )
 _LONG: Final = re.compile(rf"(\s{{0,4}}+\\?[\"']?)(?=\S{{0,100}}?[0-9])(?=[A-Za-z0-9_+/=.-]{{20}}){_BARE}")
-_HEADER: Final = re.compile(rf"(\s{{0,4}}+b?\\?[\"']?(?:(?i:bearer|basic|token)\s{{1,4}}+(?![\"',]))?+|\s{{0,4}}+){_BARE}")
+_HEADER: Final = re.compile(rf"(\s{{0,4}}(?:b?\\?[\"'])?(?:(?i:bearer|basic|token)\s{{1,4}}(?=[^\s\"',]))?){_BARE}")
 _BEARER: Final = re.compile(rf"()(?=[^\s\"']{{0,64}}?[0-9]|[^\s\"']{{32}})(?=[A-Za-z0-9._~+/=-]{{12}}){_BARE}")
 
 
@@ -100,6 +102,13 @@ class _Named:
     literal: str
     name: re.Pattern[str]
     value: re.Pattern[str]
+
+    def spans(self, text: str, lowered: str) -> Iterator[tuple[int, int, str]]:
+        end = 0
+        for name in self.name.finditer(lowered):
+            if name.end() >= end and (value := self.value.match(text, name.end())):
+                end = value.end()
+                yield value.end(value.lastindex or 0), end, self.kind
 
 
 def _named(literal: str, value: re.Pattern[str], *, name: str | None = None, owners: str = "", kind: str = "assigned") -> _Named:
@@ -130,11 +139,22 @@ _SECRET_NAME: Final = re.compile(
 )
 _PAGING: Final = re.compile(r"(?:page|next|continuation|cursor)_?token\Z", re.IGNORECASE)
 
-# The screen: one look for each literal that begins rarely, and one at each `-` or `_` for those that end with it.
-_LITERALS: Final = ("AKIA", "ASIA", "AIza", "eyJ", "ya29.", "PRIVATE KEY", "hooks.slack.com")
-_PREFIXED: Final = re.compile(
-    r"[-_](?:(?<=sk-)(?<![A-Za-z0-9]sk-)|(?<=gh[pousr]_)|(?<=github_pat_)|(?<=glpat-)|(?<=xox[abeoprs]-)|(?<=xapp-)|(?<=GOCSPX-)"
-    r"|(?<=k_live_)|(?<=k_test_)|(?<=whsec_)|(?<=hf_)|(?<=gsk_)|(?<=xai-))[A-Za-z0-9]"
+# The screen, built from searches that are fast in CPython: single characters, and patterns that begin with one literal.
+_LITERALS: Final = (
+    ("K", "AKIA"),
+    ("S", "ASIA"),
+    ("z", "AIza"),
+    ("J", "eyJ"),
+    ("2", "ya29."),
+    ("V", "PRIVATE KEY"),
+    ("/", "hooks.slack"),
+)
+_PREFIXES: Final = (
+    re.compile(r"-(?=[A-Za-z0-9_-]{8})(?:(?<=sk-)|(?<=glpat-)|(?<=xox[abeoprs]-)|(?<=xapp-)|(?<=GOCSPX-)|(?<=xai-))"),
+    re.compile(
+        r"_(?=[A-Za-z0-9_+/]{8})"
+        r"(?:(?<=gh[pousr]_)|(?<=github_pat_)|(?<=k_live_)|(?<=k_test_)|(?<=whsec_)|(?<=hf_)|(?<=gsk_))"
+    ),
 )
 
 _known: tuple[str, ...] = ()
@@ -215,23 +235,27 @@ _WHOLE_MARK: Final = re.compile(r"(?:bearer |basic )?\[redacted:[a-z_]{1,40}\]",
 def _redact_once(text: str) -> str:
     if _known_pattern is not None and any(secret in text for secret in _known):
         text = _known_pattern.sub(lambda match: match[1] or "[redacted:secret]", text)
-    if _PREFIXED.search(text) or any(literal in text for literal in _LITERALS) or ("@" in text and "://" in text):
+    if _may_hold_key(text):
         for rule in _KEYS:
             if any(literal in text for literal in rule.literals):
                 text = rule.pattern.sub(rule.replacement, text)
     return _redact_named(text)
 
 
+def _may_hold_key(text: str) -> bool:
+    if ("@" in text and "://" in text) or any(rare in text and literal in text for rare, literal in _LITERALS):
+        return True
+    return any(prefix.search(text) for prefix in _PREFIXES)
+
+
 def _redact_named(text: str) -> str:
     lowered = text.lower()
     if len(lowered) != len(text):  # only this letter grows in lower case, and would shift what is found
         lowered = text.replace("\u0130", "i").lower()
-    spans = []
+    spans: list[tuple[int, int, str]] = []
     for named in _NAMED:
         if named.literal in lowered:
-            for name in named.name.finditer(lowered):
-                if value := named.value.match(text, name.end()):
-                    spans.append((value.end(value.lastindex or 0), value.end(), named.kind))
+            spans += named.spans(text, lowered)
     if not spans:
         return text
     pieces, end = [], 0
