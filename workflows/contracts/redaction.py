@@ -90,7 +90,8 @@ _ASSIGNED: Final = re.compile(
     rf"|(?<=:)(\s{{0,4}}+)(?=\S{{0,100}}?[0-9]|\S{{1,100}}+[ \t]{{0,8}}(?:\Z|[\r\n])|\S{{100}}){_BARE}"
 )
 _LONG: Final = re.compile(rf"(\s{{0,4}}+\\?[\"']?)(?=\S{{0,100}}?[0-9])(?=[A-Za-z0-9_+/=.-]{{20}}){_BARE}")
-_HEADER: Final = re.compile(rf"(\s{{0,4}}(?:b?\\?[\"'])?(?:(?i:bearer|basic|token)\s{{1,4}}(?=[^\s\"',]))?){_BARE}")
+_SCHEME: Final = r"(?i:bearer|basic|token)\s{1,4}"
+_HEADER: Final = re.compile(rf"(\s{{0,4}}(?:b?\\?[\"'])?(?:{_SCHEME})?)(?!{_SCHEME}){_BARE}")
 _BEARER: Final = re.compile(rf"()(?=[^\s\"']{{0,64}}?[0-9]|[^\s\"']{{32}})(?=[A-Za-z0-9._~+/=-]{{12}}){_BARE}")
 
 
@@ -222,14 +223,14 @@ def _redact_value(value: Any, depth: int) -> Any:
     return value
 
 
+_WHOLE_MARK: Final = re.compile(r"(?:(?i:bearer|basic) )?\[redacted:[a-z_]{1,40}\]")
+
+
 def _redact_entry(key: Any, value: Any, depth: int) -> Any:
     whole = isinstance(value, str | bytes | int | float) and not isinstance(value, bool) and isinstance(key, str)
     if whole and value not in ("", b"") and is_secret_name(key):
         return value if isinstance(value, str) and _WHOLE_MARK.fullmatch(value) else "[redacted:assigned]"
     return _redact_value(value, depth)
-
-
-_WHOLE_MARK: Final = re.compile(r"(?:bearer |basic )?\[redacted:[a-z_]{1,40}\]", re.IGNORECASE)
 
 
 def _redact_once(text: str) -> str:
