@@ -109,6 +109,8 @@ class ModelResponse(Frozen):
     tool_calls: tuple[ToolCall, ...] = ()
     finish: FinishReason
     usage: Usage
+    usage_estimated: bool = False
+    """True when the server told no usage and it was estimated from the text's length."""
     request_id: str | None = None
     """The provider's own id of the request, for support and audits."""
     simulated: bool = False
