@@ -65,13 +65,20 @@ async def create(database: Database, run: NewRun, message: Message) -> Books:
         )
         if created is not None:
             await transcripts.append(connection, run.run_id, 0, run.agent, message)
-        found = await connection.fetchrow("select *, user_id as user from runs where run_id = $1", run.run_id)
+        found = await connection.fetchrow(
+            "select *, user_id as user from runs where run_id = $1 or (tenant = $2 and idempotency_key = $3) "
+            "order by run_id = $1 desc limit 1",
+            run.run_id,
+            run.tenant,
+            run.idempotency_key,
+        )
     if found is None:
         raise UnknownRunError(f"Run {run.run_id} could not be written.")
-    if found["body_hash"] != run.body_hash:
+    if found["body_hash"] != run.body_hash or found["tenant"] != run.tenant:
+        given = f"idempotency key {run.idempotency_key!r}" if run.idempotency_key is not None else f"run id {run.run_id!r}"
         raise IdempotencyConflictError(
-            f"The idempotency key {run.idempotency_key!r} was used with another body (run {run.run_id}): "
-            "use a new key for a new request, or send the first body again."
+            f"The {given} was used with another body (run {found['run_id']}): "
+            "use a new one for a new request, or send the first body again."
         )
     return _books(dict(found))
 

@@ -6,6 +6,7 @@ HoldfastError
 │   ├── UnknownToolError
 │   ├── UnknownModelError
 │   ├── UnknownRunError
+│   ├── RunStateError           the run is not where the order would mean anything: ended, not parked, nothing to approve
 │   ├── DefinitionError        an agent or tool definition is wrong: file, line, field, remedy
 │   ├── ArgumentsError         tool arguments that do not fit the tool's schema
 │   ├── InputTooLargeError
@@ -15,6 +16,7 @@ HoldfastError
 ├── RunError                   a run ended without an answer
 │   ├── RunFailedError
 │   ├── RunCancelledError
+│   ├── RunParkedError         the run waits for a person, and the caller asked not to wait with it
 │   └── ResultTypeError        the answer does not fit the type that was asked for
 ├── StepError                  one model or tool call failed; `failure_class` decides what happens
 ├── ToolError                  raised by a tool to tell the model what went wrong
@@ -68,6 +70,10 @@ class UnknownRunError(UsageError):
     """No run with this id exists."""
 
 
+class RunStateError(UsageError):
+    """The run is in a state in which this order means nothing."""
+
+
 class DefinitionError(UsageError):
     """An agent or tool definition is wrong."""
 
@@ -97,11 +103,24 @@ class RunError(HoldfastError):
 
 
 class RunFailedError(RunError):
-    """The run failed."""
+    """The run failed.
+
+    Args:
+        message: what happened, for people.
+        failure_class: the class of the failure that ended it; None when Temporal ended it (terminated, timed out).
+    """
+
+    def __init__(self, message: str | None = None, *, failure_class: FailureClass | None = None) -> None:
+        super().__init__(message)
+        self.failure_class = failure_class
 
 
 class RunCancelledError(RunError):
     """The run was cancelled."""
+
+
+class RunParkedError(RunError):
+    """The run is parked and waits for a person."""
 
 
 class ResultTypeError(RunError):

@@ -20,7 +20,7 @@ BLOB_THRESHOLD_BYTES = 16 * 1024
 
 
 class RunStatus(StrEnum):
-    """Where a run stands, as the search attribute AgentStatus shows it."""
+    """Where a run stands, as the search attribute AgentStatus shows it; the last two only Temporal can tell."""
 
     RUNNING = "running"
     WAITING_APPROVAL = "waiting_approval"
@@ -28,6 +28,8 @@ class RunStatus(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    TERMINATED = "terminated"
+    TIMED_OUT = "timed_out"
 
 
 class Totals(Frozen):
