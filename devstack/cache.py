@@ -35,8 +35,7 @@ def writable_cache(environment: Mapping[str, str]) -> Path:
             pass
     except OSError as error:
         raise FolderUnusableError(
-            f"the cache folder {folder} cannot be written ({error.strerror}): "
-            f"set {VARIABLE} to a folder that can, or mend its permissions"
+            f"the cache folder {folder} cannot be written ({error.strerror}): set {VARIABLE} to a folder that can, or mend its permissions"
         ) from error
     if folder.parent == Path(tempfile.gettempdir()) and folder.stat().st_uid != os.getuid():
         raise FolderUnusableError(

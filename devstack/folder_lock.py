@@ -31,9 +31,7 @@ async def locked(path: Path, *, wait_s: float, purpose: str, on_wait: Callable[[
                 on_wait(f"waiting for {holder(path)}, {purpose}")
                 told = True
             if time.monotonic() >= give_up:
-                raise FolderInUseError(
-                    f"{path.parent} is in use by {holder(path)}, {purpose}: stop that process or use another folder"
-                )
+                raise FolderInUseError(f"{path.parent} is in use by {holder(path)}, {purpose}: stop that process or use another folder")
             await asyncio.sleep(POLL_S)
         os.truncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)

@@ -61,9 +61,7 @@ async def build(target: Path, environment: Mapping[str, str], on_line: Callable[
 
 def build_environment(cache: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """Go's settings for a build that anybody gets the same, from the modules that `go.sum` names and no others."""
-    kept = {
-        name: value for name, value in environment.items() if name not in ("GOFLAGS", "GOWORK", "GO111MODULE", "GOOS", "GOARCH")
-    }
+    kept = {name: value for name, value in environment.items() if name not in ("GOFLAGS", "GOWORK", "GO111MODULE", "GOOS", "GOARCH")}
     kept |= {"GOFLAGS": "-mod=readonly", "GOWORK": "off", "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}
     if not Path(kept.get("HOME", "")).is_dir() or not kept.get("HOME"):
         kept.setdefault("GOPATH", str(cache / "go"))
@@ -103,9 +101,7 @@ class Progress:
             self.on_line(f"building: {self.downloaded} of about {MODULES} modules downloaded, {elapsed}")
 
 
-async def compile_server(
-    toolchain: GoToolchain, output: Path, environment: Mapping[str, str], on_line: Callable[[str], None]
-) -> None:
+async def compile_server(toolchain: GoToolchain, output: Path, environment: Mapping[str, str], on_line: Callable[[str], None]) -> None:
     """Run `go build`. Raises BuildFailedError with Go's last words."""
     command = [str(toolchain.path), "build", "-v", "-trimpath", "-ldflags=-s -w", "-o", str(output), "."]
     process = await asyncio.create_subprocess_exec(

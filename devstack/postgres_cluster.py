@@ -22,32 +22,20 @@ INITDB_WAIT_S: Final = 120.0
 PORTABLE_LOCALE: Final = "C.UTF-8"
 
 
-def prepare_folder(folder: Path | None) -> Path:
-    """The folder itself, made if it is missing, or a new temporary one. Raises FolderUnusableError."""
-    if folder is None:
-        return Path(tempfile.mkdtemp(prefix="holdfast-postgres-"))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FolderUnusableError(f"the data folder {folder} cannot be made ({error.strerror}): choose another") from error
-    return folder.resolve()
-
-
-async def make_cluster(folder: Path, user: str, *, durable: bool) -> str:
+async def make_cluster(folder: Path, user: str, *, durable: bool, lock: int) -> str:
     """Make the database cluster below `folder` unless it is there; the superuser's password, kept beside it.
 
-    Call under the folder's lock. Raises FolderUnusableError for data of another PostgreSQL version, ServerStartError.
+    `lock` is the folder's, held. Raises FolderUnusableError for data that this PostgreSQL cannot open, ServerStartError.
     """
     data = folder / "data"
     password_file = folder / "password"
     if data.exists():
-        check_version(data)
-        return password_file.read_text()
+        return check_cluster(data, password_file)
     password = secrets.token_hex(24)
     password_file.touch(mode=0o600)
     password_file.write_text(password)
     building = await asyncio.to_thread(building_folder, folder)
-    await run_initdb(folder, building, user, password, durable=durable)
+    await run_initdb(folder, initdb_plan(building, user, durable=durable, lock=lock), password)
     (building / "data").rename(data)  # initdb interrupted half-way leaves no half data folder under this name
     shutil.rmtree(building)
     return password
@@ -60,20 +48,14 @@ def building_folder(folder: Path) -> Path:
     return Path(tempfile.mkdtemp(prefix="new-", dir=folder))
 
 
-async def run_initdb(folder: Path, building: Path, user: str, password: str, *, durable: bool) -> None:
-    """Make a cluster in `building/data`, as the account that will run it."""
-    who = postgres_binaries.account()
-    handed_over = building / "password"
-    handed_over.touch(mode=0o600)
-    handed_over.write_text(password)
-    if who.uid is not None and who.gid is not None:
-        for path in (building, handed_over):
-            os.chown(path, who.uid, who.gid)
+def initdb_plan(building: Path, user: str, *, durable: bool, lock: int) -> ServerPlan:
+    """How to make a cluster in `building/data`, as the account that will run it."""
+    who = postgres_binaries.account(building / "data")
     command = [
         str(postgres_binaries.binaries() / "initdb"),
         f"--pgdata={building / 'data'}",
         f"--username={user}",
-        f"--pwfile={handed_over}",
+        f"--pwfile={building / 'password'}",
         "--auth=scram-sha-256",
         "--encoding=UTF8",
         f"--locale={portable_locale()}",
@@ -81,21 +63,50 @@ async def run_initdb(folder: Path, building: Path, user: str, password: str, *, 
         "--set=scram_iterations=1",  # the password is random: stretching it would only slow down connecting
         *([] if durable else ["--no-sync"]),
     ]
-    plan = ServerPlan(
+    return ServerPlan(
         name="initdb",
         command=command,
-        log=folder / "initdb.log",
+        log=building.parent / "initdb.log",
         cwd=building,
         env=clean_environment(),
         uid=who.uid,
         gid=who.gid,
-        enter_any_folder=needs_capability(folder, who),
+        enter_any_folder=needs_capability(building.parent, who),
+        pass_fds=(lock,),
     )
+
+
+async def run_initdb(folder: Path, plan: ServerPlan, password: str) -> None:
+    """Run initdb to its end. Raises ServerStartError with its last words."""
+    building = plan.cwd
+    handed_over = building / "password"
+    handed_over.touch(mode=0o600)
+    handed_over.write_text(password)
+    if plan.uid is not None and plan.gid is not None:
+        for path in (building, handed_over):
+            os.chown(path, plan.uid, plan.gid)
     process = await launch(plan)
-    async with asyncio.timeout(INITDB_WAIT_S):
-        status = await process.wait()
+    try:
+        async with asyncio.timeout(INITDB_WAIT_S):
+            status = await process.wait()
+    except BaseException:
+        await process.stop()
+        raise
     if status != 0:
         raise ServerStartError(f"PostgreSQL's data folder could not be made in {folder}: {process.log_tail()}")
+
+
+def check_cluster(data: Path, password_file: Path) -> str:
+    """The password of a cluster made earlier. Raises FolderUnusableError when it cannot be opened."""
+    postgres_binaries.account(data)
+    check_version(data)
+    try:
+        return password_file.read_text()
+    except OSError as error:
+        raise FolderUnusableError(
+            f"{password_file}, the password of the database in {data}, cannot be read ({error.strerror}): "
+            "put it back, or move both away for a new start"
+        ) from error
 
 
 def check_version(data: Path) -> None:

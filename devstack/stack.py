@@ -125,7 +125,8 @@ async def start_postgres(settings: StackSettings, exits: contextlib.AsyncExitSta
             on_line=settings.on_line,
         )
     )
-    return await exits.enter_async_context(server.running()), server
+    await exits.enter_async_context(server.running())
+    return server.dsn, server
 
 
 async def start_temporal(settings: StackSettings, exits: contextlib.AsyncExitStack) -> tuple[str, str, TemporalServer | None]:
@@ -144,7 +145,8 @@ async def start_temporal(settings: StackSettings, exits: contextlib.AsyncExitSta
             on_line=settings.on_line,
         )
     )
-    return await exits.enter_async_context(server.running()), f"{program.version} ({program.origin})", server
+    await exits.enter_async_context(server.running())
+    return server.address, f"{program.version} ({program.origin})", server
 
 
 async def prepare_namespace(address: str, namespace: str, *, ours: bool) -> None:

@@ -43,7 +43,11 @@ def main() -> int:
         signal.signal(number, lambda received, _: stopping.append(received))
     if sys.platform == "linux":  # what the server leaves behind becomes ours to end
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    server = start(plan)
+    try:
+        server = start(plan)
+    except (OSError, subprocess.SubprocessError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
     report({"pid": server.pid})
     abandoned = watch(server, parent, wakeup_read, stopping)
     status = stop(server, plan["stop_signals"], plan["stop_grace_s"])
@@ -88,18 +92,27 @@ def become(uid: int | None, gid: int | None, enter_any_folder: bool, death_signa
     """In the server's process, before its program runs: take its user, and ask the kernel for a signal at our death."""
     libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
     if uid is not None:
-        if enter_any_folder and libc:
-            libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
-        os.setgroups([])
-        os.setgid(gid if gid is not None else uid)
-        os.setuid(uid)
-        if enter_any_folder and libc:
-            keep_one_capability(libc)
+        try:
+            change_user(libc if enter_any_folder else None, uid, uid if gid is None else gid)
+        except OSError as error:  # what is raised here reaches the parent without its message
+            os.write(2, f"the user cannot be changed to number {uid}: {error.strerror}\n".encode())
+            raise
     if libc:
         libc.prctl(PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
+
+
+def change_user(libc: ctypes.CDLL | None, uid: int, gid: int) -> None:
+    """Become another user for good; with `libc`, keep the one right that lets it enter folders closed to it."""
+    if libc:
+        libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
+    os.setgroups([])
+    os.setgid(gid)
+    os.setuid(uid)
+    if libc:
+        keep_one_capability(libc)
 
 
 def keep_one_capability(libc: ctypes.CDLL) -> None:

