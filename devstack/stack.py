@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import asyncpg
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, UpdateNamespaceRequest
 from temporalio.client import Client
 from temporalio.service import RPCError
 
 from devstack import search_attributes
 from devstack.errors import ServerStartError
+from devstack.outside_servers import connect_temporal, named_database_failure
 from devstack.postgres import EmbeddedPostgres, PostgresSettings
 from devstack.server_settings import NAMESPACE, RETENTION_DAYS, SEARCH_ATTRIBUTES
 from devstack.temporal import TemporalServer, TemporalSettings
@@ -35,9 +37,10 @@ class StackSettings:
     ui_port: int | None = 0
     """None leaves the Web UI away."""
     postgres_port: int = 0
-    namespace: str = NAMESPACE
+    namespace: str | None = None
+    """None takes TEMPORAL_NAMESPACE, else `default`."""
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-    """TEMPORAL_ADDRESS and DATABASE_URL name servers to use instead of starting our own."""
+    """TEMPORAL_ADDRESS (with Temporal's other variables) and DATABASE_URL name servers to use instead of our own."""
     on_line: Callable[[str], None] = say_nothing
     """Told, line by line, what is done and what takes long."""
     lock_wait_s: float = 10.0
@@ -93,18 +96,19 @@ class RunningStack:
 async def open_stack(settings: StackSettings | None = None) -> AsyncIterator[RunningStack]:
     """Run the stack for the length of the block: servers up, migrations applied, search attributes known.
 
-    Raises DevStackError (devstack.errors draws the tree), or UnavailableError's kin from a server that is not ours.
+    Raises DevStackError (devstack.errors draws the tree), or UnavailableError for a server that is not ours.
     """
     chosen = settings or StackSettings()
+    namespace = chosen.namespace or chosen.environment.get("TEMPORAL_NAMESPACE") or NAMESPACE
     async with contextlib.AsyncExitStack() as exits:
         database_url, postgres = await start_postgres(chosen, exits)
-        address, origin, temporal = await start_temporal(chosen, exits)
-        applied = await migrate(database_url)
-        await prepare_namespace(address, chosen.namespace, ours=temporal is not None)
+        applied = await apply_migrations(database_url)
+        address, origin, temporal = await start_temporal(chosen, namespace, exits)
+        await prepare_namespace(await connect_temporal(address, namespace, chosen.environment), ours=temporal is not None)
         yield RunningStack(
             temporal_address=address,
-            namespace=chosen.namespace,
-            ui_url=temporal.ui_url if temporal else None,
+            namespace=namespace,
+            ui_url=temporal.ui_url if temporal else chosen.environment.get("HOLDFAST_UI_URL"),
             database_url=database_url,
             temporal_origin=origin,
             migrations_applied=tuple(applied),
@@ -129,7 +133,17 @@ async def start_postgres(settings: StackSettings, exits: contextlib.AsyncExitSta
     return server.dsn, server
 
 
-async def start_temporal(settings: StackSettings, exits: contextlib.AsyncExitStack) -> tuple[str, str, TemporalServer | None]:
+async def apply_migrations(database_url: str) -> list[str]:
+    """Bring the database up to date; the names of what was applied. Raises UnavailableError, without the password."""
+    try:
+        return await migrate(database_url)
+    except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise named_database_failure(database_url, error) from error
+
+
+async def start_temporal(
+    settings: StackSettings, namespace: str, exits: contextlib.AsyncExitStack
+) -> tuple[str, str, TemporalServer | None]:
     """Temporal's address, where the server came from, and the server if it is ours."""
     if given := settings.environment.get("TEMPORAL_ADDRESS"):
         return given, "TEMPORAL_ADDRESS", None
@@ -140,7 +154,7 @@ async def start_temporal(settings: StackSettings, exits: contextlib.AsyncExitSta
             folder=settings.data / "temporal" if settings.data else None,
             port=settings.temporal_port,
             ui_port=settings.ui_port,
-            namespace=settings.namespace,
+            namespace=namespace,
             lock_wait_s=settings.lock_wait_s,
             on_line=settings.on_line,
         )
@@ -149,15 +163,14 @@ async def start_temporal(settings: StackSettings, exits: contextlib.AsyncExitSta
     return server.address, f"{program.version} ({program.origin})", server
 
 
-async def prepare_namespace(address: str, namespace: str, *, ours: bool) -> None:
+async def prepare_namespace(client: Client, *, ours: bool) -> None:
     """Make the search attributes and, on our own server, keep finished runs readable for longer than a day."""
     try:
-        client = await Client.connect(address, namespace=namespace)
         await search_attributes.ensure(client, SEARCH_ATTRIBUTES)
         if ours:
             await keep_finished_runs(client)
-    except (RPCError, RuntimeError) as error:
-        raise ServerStartError(f"the Temporal server at {address} could not be prepared: {error}") from error
+    except RPCError as error:
+        raise ServerStartError(f"the namespace {client.namespace} could not be prepared for runs: {error.message}") from error
 
 
 async def keep_finished_runs(client: Client) -> None:

@@ -125,7 +125,7 @@ async def cached(search: Search) -> TemporalProgram:
 async def downloaded(search: Search) -> TemporalProgram:
     """The Temporal CLI, fetched by the Temporal SDK."""
     target = downloaded_path(search.cache)
-    await sdk_download.download(target, search.on_line)
+    await sdk_download.download(target, search.environment, search.on_line)
     return await tried(target, "downloaded by the Temporal SDK")
 
 
