@@ -283,7 +283,7 @@ class AgentRun:
                 stubs.run_tool,
                 request.model_copy(update={"ruled_again": self._control.ruled_again(call.step)}),
                 summary=f"step {call.step}: {call.name} {call.preview}"[:200],
-                **policies.TOOL_RUN.options(start_to_close_s=call.timeout_s + policies.TOOL_MARGIN_S),
+                **policies.TOOL_RUN.options(within_s=self._left_s(), start_to_close_s=call.timeout_s + policies.TOOL_MARGIN_S),
             ),
             call.step,
             what,

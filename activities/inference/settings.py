@@ -19,12 +19,12 @@ _REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
 class ProviderEntry(Frozen):
-    """One provider. Its key is only ever read from the environment variable named here."""
+    """One provider. Its key is only ever read from the environment variable named here; a server without keys names none."""
 
     dialect: Literal["openai", "anthropic"]
     base_url: str | None = None
     """None: the SDK's own address; text may hold `${env:NAME}` or `${env:NAME:-default}`."""
-    api_key_env: str
+    api_key_env: str | None = None
     prices: str = ""
     """The provider under which genai-prices lists these models; the dialect's own when empty."""
 
