@@ -66,6 +66,7 @@ class Charge:
     step: int
     attempt: int
     state: str
+    agent: str
     provider: str
     model: str
     cost_usd: Decimal

@@ -1,0 +1,258 @@
+"""The Python client: start agents, follow their runs, decide where they wait for a person."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import TypedDict, TypeVar, Unpack, overload
+
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+
+from client import definitions, inputs, visibility
+from client.backend import Backend, open_backend
+from client.events import RunEvent
+from client.inputs import Input
+from client.run import DEFAULT_BY, RedriveOptions, Run
+from client.settings import Settings
+from client.temporal import calls_named
+from client.visibility import RunSummary
+from state import runs
+from workflows import run_view
+from workflows.agent_run import AgentRun
+from workflows.contracts import policies
+from workflows.contracts.agents import AgentDefinition, Limits, PinnedAgent
+from workflows.contracts.errors import InvalidInputError
+from workflows.contracts.messages import Message, Role
+from workflows.contracts.redaction import redact
+from workflows.contracts.runs import RunInput, RunStatus
+
+T = TypeVar("T")
+
+DEFAULT_TENANT = "default"
+LIST_LIMIT = 50
+
+
+class StartOptions(TypedDict, total=False):
+    """What `start` takes beside the agent and its input."""
+
+    user: str | None
+    tenant: str
+    idempotency_key: str | None
+    limits: Limits | None
+    run_id: str | None
+
+
+class Orchestrator:
+    """An open connection to a Holdfast installation; `Orchestrator.connect()` makes one. Safe to share between tasks."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def connect(cls, settings: Settings | None = None) -> AsyncIterator[Orchestrator]:
+        """Connect for the length of the block: `async with Orchestrator.connect() as holdfast:`.
+
+        Without settings the environment is read: TEMPORAL_ADDRESS and DATABASE_URL, or the `holdfast dev` that runs here.
+
+        Raises:
+            SettingsError: nothing says where the servers are, or they refuse us.
+            UnavailableError: Temporal or the database does not answer; names which, and the remedy.
+        """
+        async with open_backend(settings or Settings.from_environment()) as backend:
+            yield cls(backend)
+
+    @property
+    def settings(self) -> Settings:
+        """What the connection was made from."""
+        return self._backend.settings
+
+    async def start(
+        self,
+        agent: str,
+        input: Input,  # noqa: A002 - the word for it
+        *,
+        user: str | None = None,
+        tenant: str = DEFAULT_TENANT,
+        idempotency_key: str | None = None,
+        limits: Limits | None = None,
+        run_id: str | None = None,
+    ) -> Run:
+        """Start a run; when this returns, Temporal has it and it will not be lost.
+
+        A start that failed is safe to repeat with the same idempotency key: it gives the same run, whether the first one
+        came through or not.
+
+        Args:
+            agent: the agent's name.
+            input: text, or data (a dict, a list, a pydantic model) that the model is shown as JSON; at most 1 MiB.
+            user: whom it is for; memories and the list of runs go by it.
+            tenant: whose it is; keys are per tenant.
+            idempotency_key: the caller's name for this request: the same key is the same run.
+            limits: instead of the definition's limits.
+            run_id: an id of the caller's choice, instead of a new one.
+
+        Raises:
+            UnknownAgentError: no such agent; names those there are.
+            InvalidInputError: the input, or one of the names, cannot be used.
+            InputTooLargeError: the input is over the limit.
+            IdempotencyConflictError: the key, or the run id, stands for another request already.
+            UnavailableError: Temporal or the database does not answer.
+        """
+        text = inputs.read_input(input)
+        _check_names(user=user, tenant=tenant, idempotency_key=idempotency_key)
+        current = await definitions.current(self._backend.database, agent)
+        new = runs.NewRun(
+            run_id=_choose_run_id(agent, tenant, idempotency_key, run_id),
+            tenant=tenant,
+            agent=agent,
+            definition_hash=current.content_hash(),
+            user=user,
+            idempotency_key=idempotency_key,
+            body_hash=inputs.body_hash(agent, text, user, limits),
+            cost_limit_usd=(limits or current.limits).cost_usd,
+        )
+        books = await runs.create(self._backend.database, new, Message(role=Role.USER, text=text))
+        pinned = await self._pin(current, books.definition_hash)
+        if limits is not None:
+            pinned = pinned.model_copy(update={"limits": limits})
+        await self._start_workflow(RunInput(run_id=books.run_id, agent=pinned, tenant=tenant, user=user), text)
+        return Run(books.run_id, self._backend)
+
+    @overload
+    async def run(
+        self,
+        agent: str,
+        input: Input,
+        *,
+        as_: None = None,
+        timeout_s: float | None = None,
+        **options: Unpack[StartOptions],
+    ) -> str: ...
+    @overload
+    async def run(
+        self,
+        agent: str,
+        input: Input,
+        *,
+        as_: type[T],
+        timeout_s: float | None = None,
+        **options: Unpack[StartOptions],
+    ) -> T: ...
+    async def run(
+        self,
+        agent: str,
+        input: Input,  # noqa: A002
+        *,
+        as_: type[T] | None = None,
+        timeout_s: float | None = None,
+        **options: Unpack[StartOptions],
+    ) -> str | T:
+        """Start a run and wait for its answer: `start` and `Run.result` in one; takes what both take and raises what both raise."""
+        started = await self.start(agent, input, **options)
+        return await (started.result(timeout_s=timeout_s) if as_ is None else started.result(as_, timeout_s=timeout_s))
+
+    async def get(self, run_id: str) -> Run:
+        """A run that was started before, by anybody.
+
+        Raises:
+            UnknownRunError: no such run.
+        """
+        await runs.books(self._backend.database, run_id)
+        return Run(run_id, self._backend)
+
+    async def result(self, run_id: str, *, timeout_s: float | None = None) -> str:
+        """Wait for a run's answer; `Run.result` says what it raises."""
+        return await Run(run_id, self._backend).result(timeout_s=timeout_s)
+
+    def events(self, run_id: str, after: str | None = None) -> AsyncIterator[RunEvent]:
+        """A run's steps and changes of status as they come; see `Run.events`."""
+        return Run(run_id, self._backend).events(after)
+
+    async def cancel(self, run_id: str) -> None:
+        """Ask a run to stop; see `Run.cancel`."""
+        await Run(run_id, self._backend).cancel()
+
+    async def approve(self, run_id: str, call_id: str | None = None, *, reason: str = "", by: str = DEFAULT_BY) -> None:
+        """Say yes to one waiting tool call of a run, or to all; see `Run.approve`."""
+        await Run(run_id, self._backend).approve(call_id, reason=reason, by=by)
+
+    async def reject(self, run_id: str, call_id: str | None = None, *, reason: str = "", by: str = DEFAULT_BY) -> None:
+        """Say no to one waiting tool call of a run, or to all; see `Run.reject`."""
+        await Run(run_id, self._backend).reject(call_id, reason=reason, by=by)
+
+    async def redrive(self, run_id: str, **options: Unpack[RedriveOptions]) -> None:
+        """Let a parked run go on; see `Run.redrive`."""
+        await Run(run_id, self._backend).redrive(**options)
+
+    async def list(
+        self,
+        *,
+        status: RunStatus | str | None = None,
+        agent: str | None = None,
+        tenant: str | None = None,
+        user: str | None = None,
+        sub_runs: bool = False,
+        limit: int = LIST_LIMIT,
+    ) -> tuple[RunSummary, ...]:
+        """Runs, newest first, that fit all that is given. A run that started this very moment may be missing still.
+
+        Args:
+            status: only runs that stand there.
+            agent: only this agent's.
+            tenant: only this tenant's.
+            user: only this user's.
+            sub_runs: also runs that other runs started.
+            limit: how many at most.
+
+        Raises:
+            InvalidInputError: no such status.
+        """
+        query = visibility.query(status=_status(status), agent=agent, tenant=tenant, user=user, sub_runs=sub_runs)
+        return tuple([found async for found in visibility.summaries(self._backend, query, limit)])
+
+    async def agents(self) -> tuple[AgentDefinition, ...]:
+        """The agents that runs can be started of, by name, as they are now."""
+        return await definitions.all_current(self._backend.database)
+
+    async def _pin(self, current: AgentDefinition, definition_hash: str) -> PinnedAgent:
+        """The pin that the run's row holds: a start that is repeated after a deploy goes on with the first one's definition."""
+        if definition_hash == current.content_hash():
+            return current.pin()
+        return (await definitions.by_hash(self._backend.database, definition_hash)).pin()
+
+    async def _start_workflow(self, given: RunInput, text: str) -> None:
+        with calls_named(self._backend.settings), contextlib.suppress(WorkflowAlreadyStartedError):
+            await self._backend.temporal.start_workflow(
+                AgentRun.run,
+                given,
+                id=given.run_id,
+                task_queue=self._backend.settings.task_queue,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                task_timeout=timedelta(seconds=policies.WORKFLOW_TASK_S),
+                search_attributes=run_view.search_attributes(given),
+                static_summary=run_view.static_summary(given, redact(text)),
+                static_details=run_view.static_details(given),
+            )
+
+
+def _check_names(**names: str | None) -> None:
+    for field, value in names.items():
+        if value is not None:
+            inputs.check_name(value, field)
+
+
+def _choose_run_id(agent: str, tenant: str, key: str | None, run_id: str | None) -> str:
+    if run_id is not None:
+        return inputs.check_run_id(run_id)
+    return inputs.keyed_run_id(agent, tenant, key) if key is not None else inputs.new_run_id(agent)
+
+
+def _status(status: RunStatus | str | None) -> RunStatus | None:
+    try:
+        return None if status is None else RunStatus(status)
+    except ValueError as error:
+        raise InvalidInputError(f"There is no status {status!r}; there are {', '.join(RunStatus)}.") from error
