@@ -137,10 +137,12 @@ class Gateway:
             idempotency_key=f"{request.run_id}:{request.step}",
         )
         try:
-            with model_call_span(provider=candidate.provider, model=candidate.model, agent=request.agent.name) as span:
+            with model_call_span(
+                provider=candidate.provider, model=candidate.model, agent=request.agent.name, max_output_tokens=sent.max_output_tokens
+            ) as span:
                 response = await _watched(self._provider(candidate.provider), sent)
                 price = pricing.charge(candidate.price_provider, candidate.model, response.usage, candidate.override)
-                span.record_usage(response.usage, price.cost_usd)
+                span.record_usage(response.usage, price.cost_usd, response=response)
         except StepError as error:
             await self._settle(begun.call_id, error)
             raise
