@@ -30,7 +30,7 @@ from workflows.contracts.runs import (
     ToolRunRequest,
     TurnKind,
 )
-from workflows.run_control import Aborted, RunControl, Skipped
+from workflows.run_control import Aborted, RunControl, Skipped, read_order
 from workflows.run_state import RepeatWatch, add_child, add_turn, limit_reached
 
 MAX_DEPTH = 5
@@ -83,19 +83,20 @@ class AgentRun:
         )
 
     @workflow.signal(name=names.APPROVE)
-    def approve(self, decision: Decision) -> None:
-        """A person's yes to one waiting tool call, or to all that wait."""
-        self._control.decide(decision, approved=True)
+    def approve(self, *given: Any) -> None:
+        """A person's yes to one waiting tool call, or to all that wait. Takes one `Decision`."""
+        self._decide(given, approved=True)
 
     @workflow.signal(name=names.REJECT)
-    def reject(self, decision: Decision) -> None:
-        """A person's no, with a reason that is told to the model."""
-        self._control.decide(decision, approved=False)
+    def reject(self, *given: Any) -> None:
+        """A person's no, with a reason that is told to the model. Takes one `Decision`."""
+        self._decide(given, approved=False)
 
     @workflow.signal(name=names.REDRIVE)
-    def redrive(self, order: Redrive) -> None:
-        """Let a parked run go on."""
-        if self._control.redrive(order):
+    def redrive(self, *given: Any) -> None:
+        """Let a parked run go on. Takes one `Redrive`."""
+        order = read_order(Redrive, given)
+        if order is not None and self._control.redrive(order):
             agent = self._agent
             self._agent = agent.model_copy(update={"limits": order.limits or agent.limits, "model": order.model or agent.model})
 
@@ -113,6 +114,11 @@ class AgentRun:
             approvals=self._control.approvals,
             parked=self._control.parked,
         )
+
+    def _decide(self, given: tuple[Any, ...], *, approved: bool) -> None:
+        decision = read_order(Decision, given)
+        if decision is not None:
+            self._control.decide(decision, approved=approved)
 
     async def _loop(self) -> ModelTurn:
         while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.common import SearchAttributeUpdate
@@ -12,10 +12,12 @@ from temporalio.exceptions import ActivityError, ChildWorkflowError, is_cancelle
 
 from workflows.contracts.errors import FailureClass
 from workflows.contracts.failures import parked_by, retry_after_s
+from workflows.contracts.messages import Frozen
 from workflows.contracts.runs import Approval, Decision, Parked, Redrive, RunStatus, ToolCallRef, Totals
 from workflows.run_view import AGENT_STATUS, COST_USD, FAILURE_CLASS
 
 T = TypeVar("T")
+OrderT = TypeVar("OrderT", bound=Frozen)
 
 
 class Aborted(Exception):  # noqa: N818 - an order, not an error
@@ -32,6 +34,20 @@ class Skipped(Exception):  # noqa: N818 - an order, not an error
     def __init__(self, result: str) -> None:
         super().__init__(result)
         self.result = result
+
+
+def read_order(kind: type[OrderT], given: tuple[Any, ...]) -> OrderT | None:
+    """What a person sent by a signal; nothing at all means the defaults, and what cannot be read is logged and changes nothing.
+
+    Anybody can send anything by the Temporal UI. A typed parameter would raise on a wrong number of arguments, and fail the
+    workflow task for ever.
+    """
+    try:
+        (order,) = given or ({},)
+        return kind.model_validate(order)
+    except ValueError:
+        workflow.logger.warning("signal.refused", extra={"reason": f"it takes one {kind.__name__} as JSON"})
+        return None
 
 
 class RunControl:
