@@ -13,12 +13,14 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote
 
 MIN_SECRET_CHARS: Final = 8
 """Shorter known values are ignored: they would hit ordinary words."""
 
+_SHORT_CHARS: Final = 48
 _PASSES: Final = 4  # one replacement can open the boundary of another match
 _DEPTH: Final = 64
 
@@ -176,6 +178,7 @@ def add_secrets(values: Iterable[str]) -> None:
     ordered = tuple(sorted(secrets, key=len, reverse=True))
     pattern = "|".join(re.escape(secret) for secret in ordered)
     _known, _known_pattern = ordered, re.compile(rf"(\[redacted:[a-z_]{{1,40}}\])|{pattern}") if ordered else None
+    _redacted_short.cache_clear()
 
 
 def secrets_in(environ: Mapping[str, str]) -> list[str]:
@@ -183,6 +186,7 @@ def secrets_in(environ: Mapping[str, str]) -> list[str]:
     return [value for name, value in environ.items() if is_secret_name(name)]
 
 
+@lru_cache(maxsize=4_096)
 def is_secret_name(name: str) -> bool:
     """Whether a field, header or variable of this name holds a secret, as in `OPENAI_API_KEY` or `clientSecret`."""
     return _SECRET_NAME.search(name) is not None and _PAGING.search(name) is None
@@ -190,12 +194,22 @@ def is_secret_name(name: str) -> bool:
 
 def redact(text: str) -> str:
     """The text with each secret replaced by `[redacted:kind]`; the same object when there is none. Idempotent."""
+    redacted = _redacted_short(text) if len(text) <= _SHORT_CHARS else _redacted(text)
+    return text if redacted is None else redacted
+
+
+def _redacted(text: str) -> str | None:
+    before = text
     for _ in range(_PASSES):
         redacted = _redact_once(text)
         if redacted == text:
-            return text
+            break
         text = redacted
-    return text
+    return None if text == before else text
+
+
+# Names, labels and ids come again and again.
+_redacted_short = lru_cache(maxsize=4_096)(_redacted)
 
 
 def redact_value(value: Any) -> Any:

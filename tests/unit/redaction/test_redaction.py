@@ -84,6 +84,7 @@ def _forget_known_secrets() -> Iterator[None]:
     before = redaction._known, redaction._known_pattern
     yield
     redaction._known, redaction._known_pattern = before
+    redaction._redacted_short.cache_clear()
 
 
 @pytest.mark.parametrize(("kind", "key"), ALL_KEYS, ids=[f"{kind}-{number}" for number, (kind, _) in enumerate(ALL_KEYS)])
@@ -147,6 +148,12 @@ def test_known_values_are_replaced_wherever_they_stand() -> None:
     assert redact(json.dumps({"k": 'quo"ted-value'})) == '{"k": "[redacted:secret]"}'
     assert redact("short is a word") == "short is a word"
     assert redact(redact("it was redacted: sk-ant-test1234")) == redact("it was redacted: sk-ant-test1234")
+
+
+def test_a_value_that_becomes_known_later_is_replaced_from_then_on() -> None:
+    assert redact("a-label-4711") == "a-label-4711"
+    add_secrets(["a-label-4711"])
+    assert redact("a-label-4711") == "[redacted:secret]"
 
 
 def test_secrets_of_the_environment_are_found_by_their_names() -> None:
