@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Literal
 
-from client import visibility
+from client import results, visibility
 from client.backend import Backend
 from client.steps import StepReport, read_steps
 from client.visibility import RunSummary
 from state import runs
-from workflows.contracts.errors import FailureClass, InvalidInputError, UnknownRunError
+from workflows.contracts.errors import FailureClass, InvalidInputError, UnavailableError, UnknownRunError
 from workflows.contracts.messages import Frozen
 from workflows.contracts.runs import RunStatus
 
 POLL_S: Final = 0.25
 POLL_MAX_S: Final = 2.0
 """A run that does nothing for a while is asked less often."""
+_TURN_STEPS: Final = 65
+"""A tool's step is named by its turn's model call, at most so many steps before it: that is read again."""
 START_PATIENCE_S: Final = 5.0
 """How long a run may be in the database and not yet in Temporal."""
 
@@ -74,6 +77,13 @@ class Cursor:
         """The cursor with these steps told."""
         return Cursor(self.told | set(steps))
 
+    def complete_through(self) -> int:
+        """The step up to which nothing is missing; -1 when that is not even the first."""
+        through = -1
+        while through + 1 in self.told:
+            through += 1
+        return through
+
     def __str__(self) -> str:
         ranges: list[list[int]] = []
         for step in sorted(self.told):
@@ -94,10 +104,9 @@ async def follow(backend: Backend, run_id: str, after: str | None) -> AsyncItera
     told: RunSummary | None = None
     pause_s = POLL_S
     while True:
-        # Status first: what a run wrote before it ended is then surely read before its end is told.
-        now = await _summary(backend, run_id)
+        now, steps = await _look(backend, run_id, cursor)
         news = False
-        for step in await read_steps(backend.database, run_id):
+        for step in steps:
             if step.done and step.step not in cursor.told:
                 cursor, news = cursor.after([step.step]), True
                 yield StepEvent(run_id=run_id, cursor=str(cursor), step=step, at=step.ended_at or datetime.now(UTC))
@@ -110,18 +119,20 @@ async def follow(backend: Backend, run_id: str, after: str | None) -> AsyncItera
         await asyncio.sleep(pause_s)
 
 
-async def _summary(backend: Backend, run_id: str) -> RunSummary:
-    """Where the run stands; a run that is just being started is waited for."""
-    try:
-        async with asyncio.timeout(START_PATIENCE_S):
-            while True:
-                try:
-                    return await visibility.summary(backend, run_id)
-                except UnknownRunError as error:
-                    unknown = error
-                await asyncio.sleep(POLL_S)
-    except TimeoutError:
-        raise unknown from None
+async def _look(backend: Backend, run_id: str, cursor: Cursor) -> tuple[RunSummary, tuple[StepReport, ...]]:
+    """The run and its steps that may be new. An outage is waited out, and so is a run that is just being started."""
+    first_trouble: float | None = None
+    while True:
+        try:
+            # Status first: what a run wrote before it ended is then surely read before its end is told.
+            now = await visibility.summary(backend, run_id)
+            return now, await read_steps(backend.database, run_id, after_step=cursor.complete_through() - _TURN_STEPS)
+        except (UnavailableError, UnknownRunError) as error:
+            patience_s = results.OUTAGE_PATIENCE_S if isinstance(error, UnavailableError) else START_PATIENCE_S
+            first_trouble = first_trouble or time.monotonic()
+            if time.monotonic() - first_trouble > patience_s:
+                raise
+        await asyncio.sleep(POLL_S)
 
 
 def _status_event(now: RunSummary, cursor: Cursor) -> StatusEvent:

@@ -210,8 +210,8 @@ class Orchestrator:
         Raises:
             InvalidInputError: no such status.
         """
-        query = visibility.query(status=_status(status), agent=agent, tenant=tenant, user=user, sub_runs=sub_runs)
-        return tuple([found async for found in visibility.summaries(self._backend, query, limit)])
+        wanted = visibility.Wanted(status=_status(status), agent=agent, tenant=tenant, user=user, sub_runs=sub_runs)
+        return tuple([found async for found in visibility.summaries(self._backend, wanted, max(1, limit))])
 
     async def agents(self) -> tuple[AgentDefinition, ...]:
         """The agents that runs can be started of, by name, as they are now."""

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Final
 
-from client import visibility
+from temporalio.client import WorkflowQueryFailedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from client import results, visibility
 from client.backend import Backend
 from client.steps import StepReport, read_steps
+from client.temporal import is_outage
 from client.visibility import RunSummary
 from state import runs
-from workflows.contracts.errors import FailureClass, UnknownRunError
+from workflows.agent_run import AgentRun
+from workflows.contracts.errors import FailureClass, RunError, RunFailedError, UnavailableError, UnknownRunError
 from workflows.contracts.messages import Frozen, Usage
-from workflows.contracts.runs import RunStatus
+from workflows.contracts.runs import Approval, RunStatus, RunView
+
+VIEW_TIMEOUT_S: Final = 3.0
+"""How long a run is given to tell of itself: its worker may be away."""
 
 
 class ReportTotals(Frozen):
@@ -45,6 +55,12 @@ class RunReport(Frozen):
     idempotency_key: str | None
     definition_hash: str
     failure_class: FailureClass | None = None
+    failure: str | None = None
+    """Why it failed, or why it is parked."""
+    doing: str | None = None
+    """What it does at this moment, where a worker could be asked."""
+    approvals: tuple[Approval, ...] = ()
+    """The tool calls that wait for a yes or no."""
     parent_run_id: str | None = None
     created_at: datetime
     ended_at: datetime | None = None
@@ -66,6 +82,7 @@ async def report(backend: Backend, run_id: str) -> RunReport:
     steps = await read_steps(backend.database, run_id)
     children = [await report(backend, child) for child in await runs.children(backend.database, run_id)]
     summary = await _summary(backend, run_id)
+    now = await _now(backend, summary)
     return RunReport(
         id=run_id,
         agent=books.agent,
@@ -74,7 +91,10 @@ async def report(backend: Backend, run_id: str) -> RunReport:
         user=books.user,
         idempotency_key=books.idempotency_key,
         definition_hash=books.definition_hash,
-        failure_class=summary.failure_class if summary else None,
+        failure_class=now.failure_class,
+        failure=now.failure,
+        doing=now.doing,
+        approvals=now.approvals,
         parent_run_id=books.parent_run_id,
         created_at=books.created_at,
         ended_at=summary.ended_at if summary else None,
@@ -109,3 +129,61 @@ async def _summary(backend: Backend, run_id: str) -> RunSummary | None:
         return await visibility.summary(backend, run_id)
     except UnknownRunError:
         return None
+
+
+async def view(backend: Backend, run_id: str) -> RunView:
+    """The run as it tells of itself.
+
+    Raises:
+        UnavailableError: no worker answers for it.
+    """
+    try:
+        return await backend.handle(run_id).query(AgentRun.view, rpc_timeout=timedelta(seconds=VIEW_TIMEOUT_S))
+    except WorkflowQueryFailedError as error:
+        raise UnavailableError(f"Run {run_id} cannot be asked: {error.message}.") from error
+    except RPCError as error:
+        if is_outage(error) or error.status is RPCStatusCode.FAILED_PRECONDITION:  # no worker has asked for work lately
+            raise UnavailableError(f"No worker answers for run {run_id} ({error.message}): is one running?") from error
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Now:
+    """What only Temporal, or the run itself, can tell."""
+
+    failure_class: FailureClass | None = None
+    failure: str | None = None
+    doing: str | None = None
+    approvals: tuple[Approval, ...] = ()
+
+
+async def _now(backend: Backend, summary: RunSummary | None) -> _Now:
+    if summary is None or summary.status is RunStatus.COMPLETED:
+        return _Now()
+    if summary.status in visibility.ENDED:
+        return await _how_it_ended(backend, summary)
+    try:
+        told = await view(backend, summary.id)
+    except (UnavailableError, RPCError):
+        return _Now(failure_class=summary.failure_class)
+    parked = told.parked
+    return _Now(
+        failure_class=parked.failure_class if parked else None,
+        failure=f"step {parked.step}, {parked.what}: {parked.cause}" if parked else None,
+        doing=told.doing,
+        approvals=told.approvals,
+    )
+
+
+async def _how_it_ended(backend: Backend, summary: RunSummary) -> _Now:
+    try:
+        outcome = await results.wait_outcome(backend, summary.id, VIEW_TIMEOUT_S)
+    except RunFailedError as error:
+        return _Now(failure_class=error.failure_class or summary.failure_class, failure=str(error))
+    except (RunError, TimeoutError):
+        return _Now(failure_class=summary.failure_class)
+    failure = outcome.failure
+    return _Now(
+        failure_class=failure.failure_class if failure else None,
+        failure=f"step {failure.step}, {failure.what}: {failure.cause}" if failure else None,
+    )

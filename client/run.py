@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 from pydantic import ValidationError
-from temporalio.client import WorkflowQueryFailedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from client import events, reports, results, visibility
@@ -19,7 +18,7 @@ from client.temporal import calls_named
 from client.visibility import RunSummary
 from workflows.agent_run import AgentRun
 from workflows.contracts.agents import Limits
-from workflows.contracts.errors import InvalidInputError, RunStateError, UnavailableError, UnknownRunError
+from workflows.contracts.errors import InvalidInputError, RunStateError, UnknownRunError
 from workflows.contracts.runs import Decision, Redrive, RunOutcome, RunStatus, RunView
 
 T = TypeVar("T")
@@ -109,11 +108,8 @@ class Run:
         Raises:
             UnavailableError: no worker answers.
         """
-        try:
-            with self._named():
-                return await self._backend.handle(self.id).query(AgentRun.view)
-        except WorkflowQueryFailedError as error:
-            raise UnavailableError(f"Run {self.id} cannot be asked: {error.message}.") from error
+        with self._named():
+            return await reports.view(self._backend, self.id)
 
     async def show(self) -> RunReport:
         """Everything there is to tell of it: every step with its cost, sub-runs, totals, links.
@@ -146,6 +142,9 @@ class Run:
             RunStateError: it has ended already.
             UnknownRunError: no such run.
         """
+        status = await self.status()
+        if status in visibility.ENDED:
+            raise RunStateError(f"Run {self.id} has ended already: it is {_words(status)}.")
         with self._named():
             await self._backend.handle(self.id).cancel()
 

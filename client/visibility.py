@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
@@ -32,6 +34,8 @@ _EXECUTIONS: Final = {
     RunStatus.TERMINATED: "ExecutionStatus = 'Terminated'",
     RunStatus.TIMED_OUT: "ExecutionStatus = 'TimedOut'",
 }
+
+_PAGE: Final = 500
 
 ENDED: Final = frozenset(_CLOSED.values())
 """The statuses that do not change any more."""
@@ -71,30 +75,53 @@ async def summary(backend: Backend, run_id: str) -> RunSummary:
     return _summary(backend, found)
 
 
-async def summaries(backend: Backend, query: str, limit: int) -> AsyncIterator[RunSummary]:
-    """The runs that a visibility query finds, newest first."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which runs to list; None leaves a choice open."""
+
+    status: RunStatus | None = None
+    agent: str | None = None
+    tenant: str | None = None
+    user: str | None = None
+    sub_runs: bool = False
+
+    def query(self) -> str:
+        """The same for Temporal, as closely as its query language can say it."""
+        parts = [f"WorkflowType = '{names.AGENT_RUN}'"]
+        if self.status is not None:
+            running = f"ExecutionStatus = 'Running' AND {names.AGENT_STATUS} = '{self.status.value}'"
+            parts.append(_EXECUTIONS.get(self.status) or running)
+        for attribute, value in ((names.AGENT_NAME, self.agent), (names.TENANT, self.tenant), (names.AGENT_USER, self.user)):
+            if value is not None:
+                parts.append(_compared(attribute, value))
+        if not self.sub_runs:
+            parts.append("ParentWorkflowId IS NULL")
+        return " AND ".join(parts)
+
+    def fits(self, found: RunSummary) -> bool:
+        """Whether a run is really one of them: the query may have been wider."""
+        pairs = ((self.agent, found.agent), (self.tenant, found.tenant), (self.user, found.user))
+        return all(wanted is None or wanted == value for wanted, value in pairs)
+
+
+async def summaries(backend: Backend, wanted: Wanted, limit: int) -> AsyncIterator[RunSummary]:
+    """The runs that are wanted, newest first, at most `limit`."""
+    left = limit
     with calls_named(backend.settings):
-        async for found in backend.temporal.list_workflows(query, limit=limit, page_size=min(limit, 500)):
-            yield _summary(backend, found)
+        async for found in backend.temporal.list_workflows(wanted.query(), page_size=min(limit, _PAGE)):
+            each = _summary(backend, found)
+            if wanted.fits(each):
+                yield each
+                left -= 1
+            if left <= 0:
+                return
 
 
-def query(*, status: RunStatus | None, agent: str | None, tenant: str | None, user: str | None, sub_runs: bool) -> str:
-    """Temporal's query for the runs that fit all that is given."""
-    parts = [f"WorkflowType = '{names.AGENT_RUN}'"]
-    if status is not None:
-        parts.append(_EXECUTIONS.get(status) or f"ExecutionStatus = 'Running' AND {names.AGENT_STATUS} = '{status.value}'")
-    for attribute, value in ((names.AGENT_NAME, agent), (names.TENANT, tenant), (names.AGENT_USER, user)):
-        if value is not None:
-            parts.append(f"{attribute} = {quoted(value)}")
-    if not sub_runs:
-        parts.append("ParentWorkflowId IS NULL")
-    return " AND ".join(parts)
-
-
-def quoted(value: str) -> str:
-    """A text as a literal of the query language, whatever is in it."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+def _compared(attribute: str, value: str) -> str:
+    """Temporal's parser cannot take a text with a backslash or a double quote, however it is escaped: there its head is asked for."""
+    head = re.split(r'[\\"]', value, maxsplit=1)[0]
+    literal = "'" + head.replace("'", "''") + "'"
+    return f"{attribute} = {literal}" if head == value else f"{attribute} STARTS_WITH {literal}"
 
 
 def _summary(backend: Backend, found: WorkflowExecution) -> RunSummary:
