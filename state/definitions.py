@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from state.pool import Database
+from state.pool import Connection, Database
 from workflows.contracts.agents import AgentDefinition
 from workflows.contracts.errors import UnknownAgentError
 
@@ -47,41 +47,8 @@ class Definitions:
         """Store definitions and make them current; one with the content of the current one changes nothing."""
         async with self._database.transaction() as connection:
             for definition in sorted(definitions, key=lambda one: one.name):
-                digest = definition.content_hash()
-                await connection.execute(
-                    "insert into definitions (definition_hash, name, version, body) values ($1, $2, $3, $4) on conflict do nothing",
-                    digest,
-                    definition.name,
-                    definition.version,
-                    definition.model_dump(mode="json"),
-                )
-                before = await connection.fetchrow(
-                    "select c.definition_hash, d.version from current_definitions c join definitions d using (definition_hash) "
-                    "where c.name = $1 for update of c",
-                    definition.name,
-                )
-                if before is not None and before["definition_hash"] == digest:
-                    continue
-                if before is not None and before["version"] == definition.version:
-                    log.warning(
-                        "definition.differs", agent=definition.name, version=definition.version, old=before["definition_hash"], new=digest
-                    )
-                    await connection.execute(
-                        "insert into definition_conflicts (name, version, old_hash, new_hash, registered_by) values ($1, $2, $3, $4, $5) "
-                        "on conflict (name, version, old_hash, new_hash) do update set seen_at = now(), registered_by = excluded.registered_by",
-                        definition.name,
-                        definition.version,
-                        before["definition_hash"],
-                        digest,
-                        by,
-                    )
-                await connection.execute(
-                    "insert into current_definitions (name, definition_hash, registered_by) values ($1, $2, $3) on conflict (name) do update "
-                    "set definition_hash = excluded.definition_hash, registered_by = excluded.registered_by, registered_at = now()",
-                    definition.name,
-                    digest,
-                    by,
-                )
+                await _store(connection, definition)
+                await _make_current(connection, definition, by)
         self._current.clear()
 
     async def by_hash(self, definition_hash: str) -> AgentDefinition:
@@ -142,3 +109,43 @@ class Definitions:
         close = difflib.get_close_matches(name, names, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         return UnknownAgentError(f"No agent {name!r}; registered are {', '.join(names)}.{hint}")
+
+
+async def _store(connection: Connection, definition: AgentDefinition) -> None:
+    await connection.execute(
+        "insert into definitions (definition_hash, name, version, body) values ($1, $2, $3, $4) on conflict do nothing",
+        definition.content_hash(),
+        definition.name,
+        definition.version,
+        definition.model_dump(mode="json"),
+    )
+
+
+async def _make_current(connection: Connection, definition: AgentDefinition, by: str) -> None:
+    digest = definition.content_hash()
+    before = await connection.fetchrow(
+        "select c.definition_hash, d.version from current_definitions c join definitions d using (definition_hash) "
+        "where c.name = $1 for update of c",
+        definition.name,
+    )
+    if before is not None and before["definition_hash"] == digest:
+        return
+    if before is not None and before["version"] == definition.version:
+        old = before["definition_hash"]
+        log.warning("definition.differs", agent=definition.name, version=definition.version, old=old, new=digest)
+        await connection.execute(
+            "insert into definition_conflicts (name, version, old_hash, new_hash, registered_by) values ($1, $2, $3, $4, $5) "
+            "on conflict (name, version, old_hash, new_hash) do update set seen_at = now(), registered_by = excluded.registered_by",
+            definition.name,
+            definition.version,
+            old,
+            digest,
+            by,
+        )
+    await connection.execute(
+        "insert into current_definitions (name, definition_hash, registered_by) values ($1, $2, $3) on conflict (name) "
+        "do update set definition_hash = excluded.definition_hash, registered_by = excluded.registered_by, registered_at = now()",
+        definition.name,
+        digest,
+        by,
+    )
