@@ -25,6 +25,8 @@ class Answerer:
 
     policy: Policy
     faults: FaultTable
+    always_caches: bool = False
+    """Use the prompt cache also where the dialect asks for a mark in the request and there is none."""
     _prefixes: PrefixCache = field(default_factory=PrefixCache)
 
     def plan(self, incoming: Incoming, request_id: str, fault: Fault | None) -> tuple[Planned, Fault | None]:
@@ -48,7 +50,7 @@ class Answerer:
 
     def _usage(self, incoming: Incoming, written: int) -> Usage:
         read = input_tokens(incoming.request)
-        cached, stored = self._prefixes.read_and_remember(incoming.request) if incoming.caches else (0, 0)
+        cached, stored = self._prefixes.read_and_remember(incoming.request) if incoming.caches or self.always_caches else (0, 0)
         return Usage(
             input_tokens=read,
             cached_input_tokens=cached,

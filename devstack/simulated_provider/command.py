@@ -57,7 +57,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--latency", action="append", default=[], metavar="MODEL,FIELD=VALUE,…", help="as in *,first_token_s=0.3")
     add("--key", action="append", help="accept only this API key (many allowed); without it every key is accepted")
     add("--seed", type=int, default=0, help="for jitter")
-    add("--die-with-parent", action="store_true", help="end when the process that started this one has ended")
+    add(
+        "--die-with-parent",
+        type=int,
+        nargs="?",
+        const=os.getppid(),
+        metavar="PID",
+        help="end when the process that started this one has ended; naming its id closes the gap while this one starts",
+    )
     return parser
 
 
@@ -103,12 +110,11 @@ def _rule(model: type[_Rule], flag: str, text: str, fields: dict[str, str]) -> _
         raise SettingsError(f"{flag} {text!r}: {field}: {first['msg']} (fields: {known})") from error
 
 
-async def _serve(provider: SimulatedProvider, die_with_parent: bool) -> None:
+async def _serve(provider: SimulatedProvider, parent: int | None) -> None:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
-    parent = os.getppid()
     await provider.start()
     try:
         ready = {"event": "ready", "port": provider.port, "openai_url": provider.openai_url, "anthropic_url": provider.anthropic_url}
@@ -116,7 +122,7 @@ async def _serve(provider: SimulatedProvider, die_with_parent: bool) -> None:
         sys.stdout.flush()
         while not ended.is_set():
             try:
-                await asyncio.wait_for(ended.wait(), _PARENT_CHECK_S if die_with_parent else None)
+                await asyncio.wait_for(ended.wait(), _PARENT_CHECK_S if parent else None)
             except TimeoutError:
                 if os.getppid() != parent:
                     return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Sequence
@@ -56,13 +57,21 @@ class Journal:
 
     path: Path | None = None
     entries: list[JournalEntry] = field(default_factory=list)
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while no request is in the air."""
+    _open: int = 0
     _file: IO[str] | None = None
+
+    def __post_init__(self) -> None:
+        self.idle.set()
 
     def begin(self, dialect: str, id_prefix: str) -> JournalEntry:
         """Open the entry of a request that has just come in."""
         sequence = len(self.entries) + 1
         entry = JournalEntry(sequence, time.time(), dialect, request_id=f"{id_prefix}-{sequence}")
         self.entries.append(entry)
+        self._open += 1
+        self.idle.clear()
         return entry
 
     def finish(self, entry: JournalEntry, delivery: Delivery) -> None:
@@ -72,6 +81,9 @@ class Journal:
         entry.finished_at = time.time()
         entry.delivery = delivery
         self._write(entry)
+        self._open -= 1
+        if not self._open:
+            self.idle.set()
 
     def _write(self, entry: JournalEntry) -> None:
         if self.path is None:

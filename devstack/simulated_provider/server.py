@@ -79,6 +79,10 @@ class SimulatedProvider:
         """Every request so far, in order; those in the air have no `finished_at`."""
         return tuple(self.requests.entries)
 
+    async def idle(self) -> None:
+        """Wait until no request is in the air: then every journal entry is closed."""
+        await self.requests.idle.wait()
+
     def add_fault(self, fault: Fault) -> None:
         """Put a rule in force, behind those that are there."""
         self.faults.add(fault)

@@ -13,7 +13,8 @@ import httpx2
 from activities.inference.providers import failures
 from activities.inference.providers.event_stream import Event, EventDecoder
 from activities.inference.providers.protocol import Progress
-from workflows.contracts.errors import FailureClass, SettingsError, StepError
+from workflows.contracts.errors import FailureClass, StepError
+from workflows.contracts.messages import ModelResponse
 
 CONNECT_TIMEOUT_S = 5.0
 POOL_TIMEOUT_S = 10.0
@@ -54,21 +55,6 @@ def idempotency_header(key: str) -> dict[str, str]:
     return {IDEMPOTENCY_HEADER: quote(key, safe=_HEADER_SAFE)}
 
 
-class RetryingClient(Protocol):
-    """An SDK's client, as far as its retries go."""
-
-    max_retries: int
-
-
-def refuse_retries(provider: str, client: RetryingClient) -> None:
-    """Raise `SettingsError` for a client that retries by itself: Temporal owns retries."""
-    if client.max_retries != 0:
-        raise SettingsError(
-            f"The client of provider {provider!r} has max_retries={client.max_retries}; build it with max_retries=0, "
-            "because retries belong to Temporal."
-        )
-
-
 class Gathering(Protocol):
     """An answer that grows event by event."""
 
@@ -84,6 +70,10 @@ class Gathering(Protocol):
 
     def add(self, data: dict[str, Any]) -> None:
         """Take in one event."""
+        ...
+
+    def response(self, *, request_id: str | None, simulated: bool) -> ModelResponse:
+        """The whole answer."""
         ...
 
 

@@ -210,9 +210,8 @@ def _contents(request: ModelRequest) -> Iterable[str]:
         yield from (call.arguments for call in message.tool_calls)
 
 
-def no_answer(provider: str, error: BaseException, *, timed_out: bool = False) -> StepError:
-    """The provider could not be reached, or fell silent for longer than the connection allows."""
-    cause = type(error.__cause__ or error).__name__
+def no_answer(provider: str, cause: str, *, timed_out: bool) -> StepError:
+    """The provider could not be reached, hung up, or fell silent for longer than the connection allows."""
     what = "did not answer in time" if timed_out else "could not be reached or hung up"
     return StepError(
         f"{provider} {what} ({cause})",

@@ -6,35 +6,23 @@ models: both are rebuilt per call at a cost that grows with the conversation, an
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from typing import Any, Self
 
-import httpx2
 import openai
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import SecretStr
 
-from activities.inference.providers import failures
 from activities.inference.providers.chat_stream import ChatGathering
-from activities.inference.providers.connection import (
-    StreamedError,
-    client_options,
-    idempotency_header,
-    is_simulated,
-    read_stream,
-    refuse_retries,
-)
-from activities.inference.providers.protocol import Progress
+from activities.inference.providers.connection import client_options, idempotency_header
+from activities.inference.providers.sdk_provider import OpenStream, SdkErrors, SdkProvider
 from activities.inference.providers.wire import arguments_text, fits_strict
-from workflows.contracts.errors import StepError
-from workflows.contracts.messages import Message, ModelRequest, ModelResponse, Role, ToolSchema
+from workflows.contracts.messages import Message, ModelRequest, Role, ToolSchema
 
 ERROR_PREFIX = "Error: "
 """The dialect has no mark for a tool that failed: the result says it in words."""
 
 
-class OpenAIChat:
+class OpenAIChat(SdkProvider):
     """A provider that speaks Chat Completions.
 
     Args:
@@ -43,9 +31,11 @@ class OpenAIChat:
         output_limit: what the server calls the limit of output tokens; `max_tokens` for older compatible servers.
     """
 
+    errors = SdkErrors(openai.APIConnectionError, openai.APIStatusError)
+    request_id_header = "x-request-id"
+
     def __init__(self, name: str, client: openai.AsyncOpenAI, *, output_limit: str = "max_completion_tokens") -> None:
-        refuse_retries(name, client)
-        self._name = name
+        super().__init__(name, client, (client.api_key,))
         self._client = client
         self._output_limit = output_limit
 
@@ -60,65 +50,18 @@ class OpenAIChat:
         )
         return cls(name, client, output_limit="max_tokens" if base_url else "max_completion_tokens")
 
-    @property
-    def name(self) -> str:
-        """The name that model ids carry in front."""
-        return self._name
-
-    async def complete(self, request: ModelRequest, on_progress: Callable[[Progress], None]) -> ModelResponse:
-        """Send the request and read the answer as a stream. Raises `StepError` and nothing else."""
-        try:
-            stream = await self._client.post(
-                "/chat/completions",
-                cast_to=ChatCompletion,
-                body=body_of(request, self._output_limit),
-                options={"headers": idempotency_header(request.idempotency_key)},
-                stream=True,
-                stream_cls=openai.AsyncStream[ChatCompletionChunk],
-            )
-            try:
-                return await self._read(stream.response, request, on_progress)
-            finally:
-                await stream.close()
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
-            # Not `from error`: the SDK's errors carry the request, and a failure's causes are written into history.
-            raise self._translated(error, request) from None
-
-    async def _read(self, response: httpx2.Response, request: ModelRequest, on_progress: Callable[[Progress], None]) -> ModelResponse:
-        gathering = ChatGathering(request)
-        try:
-            await read_stream(self._name, response, gathering, on_progress)
-        except StreamedError as streamed:
-            failure = failures.read_failure(response.status_code, streamed.body, response.headers)
-            raise failures.step_error(self._name, failure, request, [self._client.api_key]) from None
-        return gathering.response(
-            request_id=response.headers.get("x-request-id"),
-            simulated=is_simulated(response),
+    async def _open(self, request: ModelRequest) -> OpenStream:
+        return await self._client.post(
+            "/chat/completions",
+            cast_to=ChatCompletion,
+            body=body_of(request, self._output_limit),
+            options={"headers": idempotency_header(request.idempotency_key)},
+            stream=True,
+            stream_cls=openai.AsyncStream[ChatCompletionChunk],
         )
 
-    def _translated(self, error: Exception, request: ModelRequest) -> StepError:
-        match error:
-            case StepError():
-                return error
-            case openai.APITimeoutError() | httpx2.TimeoutException():
-                return failures.no_answer(self._name, error, timed_out=True)
-            case openai.APIConnectionError() | httpx2.HTTPError():
-                return failures.no_answer(self._name, error)
-            case openai.APIStatusError():
-                failure = failures.read_failure(error.status_code, error.body, error.response.headers)
-                return failures.step_error(self._name, failure, request, [self._client.api_key])
-            case UnicodeDecodeError():
-                return failures.unreadable(self._name, "an event is not UTF-8")
-            case UnicodeEncodeError():
-                return failures.unsendable(self._name)
-            case _:
-                return failures.bug(self._name, error)
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._client.close()
+    def _gathering(self, request: ModelRequest) -> ChatGathering:
+        return ChatGathering(request)
 
 
 def body_of(request: ModelRequest, output_limit: str) -> dict[str, Any]:
