@@ -12,6 +12,7 @@ from temporalio.client import Client, WorkflowHandle
 
 from client.settings import Settings
 from client.temporal import connect_temporal
+from state.definitions import Definitions
 from state.pool import Database, DatabaseUnavailableError
 from workflows.agent_run import AgentRun
 from workflows.contracts.errors import SettingsError
@@ -27,6 +28,7 @@ class Backend:
     settings: Settings
     temporal: Client
     database: Database
+    definitions: Definitions
 
     def handle(self, run_id: str) -> WorkflowHandle[Any, RunOutcome]:
         """Temporal's handle of a run, whichever of its executions is the current one."""
@@ -42,7 +44,8 @@ async def open_backend(settings: Settings) -> AsyncIterator[Backend]:
         SettingsError: one of them refuses us.
     """
     async with open_database(settings) as database:
-        yield Backend(settings=settings, temporal=await connect_temporal(settings), database=database)
+        temporal = await connect_temporal(settings)
+        yield Backend(settings=settings, temporal=temporal, database=database, definitions=Definitions(database))
 
 
 @contextlib.asynccontextmanager

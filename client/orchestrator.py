@@ -10,7 +10,7 @@ from typing import TypedDict, TypeVar, Unpack, overload
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
-from client import definitions, inputs, visibility
+from client import inputs, visibility
 from client.backend import Backend, open_backend
 from client.events import RunEvent
 from client.inputs import Input
@@ -103,7 +103,7 @@ class Orchestrator:
         """
         text = inputs.read_input(input)
         _check_names(user=user, tenant=tenant, idempotency_key=idempotency_key)
-        current = await definitions.current(self._backend.database, agent)
+        current = await self._backend.definitions.current(agent)
         new = runs.NewRun(
             run_id=_choose_run_id(agent, tenant, idempotency_key, run_id),
             tenant=tenant,
@@ -215,13 +215,13 @@ class Orchestrator:
 
     async def agents(self) -> tuple[AgentDefinition, ...]:
         """The agents that runs can be started of, by name, as they are now."""
-        return await definitions.all_current(self._backend.database)
+        return tuple(await self._backend.definitions.all_current())
 
     async def _pin(self, current: AgentDefinition, definition_hash: str) -> PinnedAgent:
         """The pin that the run's row holds: a start that is repeated after a deploy goes on with the first one's definition."""
         if definition_hash == current.content_hash():
             return current.pin()
-        return (await definitions.by_hash(self._backend.database, definition_hash)).pin()
+        return (await self._backend.definitions.by_hash(definition_hash)).pin()
 
     async def _start_workflow(self, given: RunInput, text: str) -> None:
         with calls_named(self._backend.settings), contextlib.suppress(WorkflowAlreadyStartedError):
