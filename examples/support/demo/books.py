@@ -1,0 +1,111 @@
+"""Reads the books that the proof compares: the ledger, the shop's tables, the provider's journal."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import asyncpg
+
+from .report import Attempt, BilledCall, ShopChange, ShopRefund
+
+_PROGRESS = """
+with family as (
+    select run_id, coalesce(ancestors[1], run_id) as root from runs where run_id = any($1) or ancestors && $1
+)
+select root, coalesce(sum(steps), 0)::int as steps, coalesce(sum(recorded), 0)::int as recorded,
+       coalesce(sum(flying), 0)::int as flying, coalesce(sum(tokens), 0)::int as tokens, coalesce(sum(cost), 0) as cost
+  from family
+  left join lateral (select max(step) as steps from transcript t where t.run_id = family.run_id) t on true
+  left join lateral (
+      select count(*) filter (where state = 'recorded') as recorded, count(*) filter (where state = 'in_flight') as flying,
+             sum(input_tokens + output_tokens) as tokens, sum(cost_usd) as cost
+        from model_calls m where m.run_id = family.run_id
+  ) m on true
+ group by root
+"""
+_LEDGER = """
+select m.run_id, step, state, started_at, finished_at, cost_usd
+  from runs r join model_calls m using (run_id)
+ where r.run_id = any($1) or r.ancestors && $1
+ order by call_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """How far a run has come, its sub-runs included."""
+
+    steps: int
+    model_calls: int
+    in_the_air: int
+    tokens: int
+    cost_usd: Decimal
+
+
+class Books:
+    """Reads the database that holds both Holdfast's tables and the shop's."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def progress(self, run_ids: Sequence[str]) -> dict[str, RunState]:
+        """How far each of the runs has come."""
+        rows = await self._pool.fetch(_PROGRESS, list(run_ids))
+        return {row["root"]: RunState(row["steps"], row["recorded"], row["flying"], row["tokens"], row["cost"]) for row in rows}
+
+    async def ledger(self, run_ids: Sequence[str]) -> tuple[Attempt, ...]:
+        """Every attempt of the runs and their sub-runs."""
+        rows = await self._pool.fetch(_LEDGER, list(run_ids))
+        return tuple(
+            Attempt(
+                run_id=row["run_id"],
+                step=row["step"],
+                state=row["state"],
+                started_at=row["started_at"].timestamp(),
+                finished_at=row["finished_at"].timestamp() if row["finished_at"] else None,
+                cost_usd=row["cost_usd"],
+            )
+            for row in rows
+        )
+
+    async def refunds(self) -> tuple[ShopRefund, ...]:
+        """Every refund that the shop made."""
+        rows = await self._pool.fetch("select order_id, idempotency_key from shop.refunds order by refund_id")
+        return tuple(ShopRefund(**row) for row in rows)
+
+    async def changes(self) -> tuple[ShopChange, ...]:
+        """Every change that the shop made."""
+        rows = await self._pool.fetch("select kind, idempotency_key from shop.changes order by change_id")
+        return tuple(ShopChange(**row) for row in rows)
+
+    async def outcomes(self) -> dict[str, list[str]]:
+        """What each run did in the shop, in words."""
+        rows = await self._pool.fetch(
+            "select run_id, made_at, 'refunded' as kind, order_id, amount_usd::text as amount from shop.refunds r "
+            "where not exists (select 1 from shop.changes c where c.kind = 'cancelled' and c.order_id = r.order_id) "
+            "union all select run_id, made_at, kind, order_id, null from shop.changes order by made_at"
+        )
+        done: dict[str, list[str]] = defaultdict(list)
+        for row in rows:
+            done[row["run_id"]].append(_in_words(row["kind"], row["order_id"], row["amount"]))
+        return done
+
+
+def billed_calls(journal: Sequence[dict[str, Any]]) -> tuple[BilledCall, ...]:
+    """The calls that the provider charges for, from its journal."""
+    return tuple(
+        BilledCall(entry["idempotency_key"] or "", entry["received_at"], entry["finished_at"]) for entry in journal if entry["billed"]
+    )
+
+
+def _in_words(kind: str, order_id: str | None, amount: str | None) -> str:
+    if kind == "escalated":
+        return "to a person"
+    if kind == "moved":
+        return "address changed"
+    what = {"readdressed": "sent elsewhere"}.get(kind, kind)
+    return " ".join(part for part in (order_id, what, f"{amount} USD" if amount else None) if part)

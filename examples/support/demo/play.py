@@ -1,0 +1,170 @@
+"""The demo's course: start everything, start a run a ticket, kill the worker in the middle, wait, read the books, judge."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncpg
+
+from devstack.stack import RunningStack
+from examples.support.shop_data import ShopData, Ticket
+from examples.support.shop_tables import create_shop
+from holdfast import HoldfastError, Orchestrator, Run, RunParkedError, Settings
+
+from .books import Books
+from .house import DemoError, House, until_agents_are_known
+from .options import Options
+from .report import Evidence, Proof, TicketRun, judge
+from .screen import Screen
+
+LOOK_EVERY_S = 0.4
+AIM_EVERY_S = 0.05
+ENTRY_AGENT = "triage"
+
+
+@dataclass
+class Play:
+    """One performance."""
+
+    options: Options
+    tickets: Sequence[Ticket]
+    orchestrator: Orchestrator
+    house: House
+    books: Books
+    screen: Screen
+    runs: dict[str, Run] = field(default_factory=dict)
+    ended: dict[str, str] = field(default_factory=dict)
+    """Ticket → how its run stands, once nothing more happens by itself."""
+    kills: list[float] = field(default_factory=list)
+
+    async def perform(self) -> None:
+        """Start all, kill once, wait for all."""
+        show = asyncio.create_task(self._show())
+        waits: list[asyncio.Task[None]] = []
+        try:
+            with self.screen.live():
+                name = secrets.token_hex(3)
+                for ticket in self.tickets:
+                    key = f"demo-{name}-{ticket.id}"
+                    self.runs[ticket.id] = await self.orchestrator.start(
+                        ENTRY_AGENT, ticket.as_message(), user=ticket.id, idempotency_key=key
+                    )
+                    waits.append(asyncio.create_task(self._wait(ticket.id)))
+                self.screen.say(f"{len(self.runs)} runs started")
+                if self.options.kill:
+                    await self._kill_once()
+                await asyncio.gather(*waits)
+        finally:
+            for task in (show, *waits):
+                task.cancel()
+            await asyncio.gather(show, *waits, return_exceptions=True)
+
+    def standing(self) -> tuple[TicketRun, ...]:
+        """Where every ticket stands."""
+        return tuple(
+            TicketRun(ticket.id, self.runs[ticket.id].id if ticket.id in self.runs else None, self.ended.get(ticket.id))
+            for ticket in self.tickets
+        )
+
+    def run_ids(self) -> list[str]:
+        """The runs of all tickets."""
+        return [run.id for run in self.runs.values()]
+
+    async def proof(self) -> Proof:
+        """Hold the books against each other."""
+        return judge(
+            Evidence(
+                tickets=[ticket.id for ticket in self.tickets],
+                runs=self.standing(),
+                billed=await self.house.billed_calls(),
+                ledger=await self.books.ledger(self.run_ids()),
+                refunds=await self.books.refunds(),
+                changes=await self.books.changes(),
+                kills=self.kills,
+            )
+        )
+
+    async def _kill_once(self) -> None:
+        """Kill the worker after a random number of answers, at a random moment, with calls in the air; prove that it was hit."""
+        chance = random.Random(self.options.seed)
+        answers = chance.randint(len(self.runs) // 2 + 1, 2 * len(self.runs))
+        await self._until_answers(answers)
+        await asyncio.sleep(chance.uniform(0, 1))
+        flying = await self._until_answers(answers, in_the_air=1)
+        if flying is None:
+            self.screen.say("all runs ended before the kill: nobody was killed")
+            return
+        self.kills.append(await self.house.kill_worker())
+        unfinished = len(self.runs) - len(self.ended)
+        if not unfinished:
+            raise DemoError("the kill hit nothing: no run was unfinished")
+        self.screen.say(f"the worker was killed (SIGKILL) with {flying} model calls in the air and {unfinished} runs unfinished")
+        await self.house.start_worker()
+        self.screen.say("another worker was started")
+
+    async def _until_answers(self, answers: int, in_the_air: int = 0) -> int | None:
+        """Wait for so many answers, and calls in the air; gives how many are, None when all runs have ended."""
+        while len(self.ended) < len(self.runs):
+            states = (await self.books.progress(self.run_ids())).values()
+            flying = sum(state.in_the_air for state in states)
+            if sum(state.model_calls for state in states) >= answers and flying >= in_the_air:
+                return flying
+            await asyncio.sleep(AIM_EVERY_S)
+        return None
+
+    async def _wait(self, ticket: str) -> None:
+        try:
+            outcome = await self.runs[ticket].outcome(timeout_s=self.options.timeout_s, raise_when_parked=True)
+            self.ended[ticket] = outcome.status.value
+        except RunParkedError:
+            self.ended[ticket] = "parked"
+        except TimeoutError:
+            self.ended[ticket] = "running"
+        except HoldfastError as error:
+            self.ended[ticket] = "failed"
+            self.screen.say(f"{ticket}: {error}")
+
+    async def _show(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            if self.runs:
+                self.screen.show(await self.books.progress(self.run_ids()), self.standing())
+
+
+@contextlib.asynccontextmanager
+async def staged(
+    options: Options, stack: RunningStack, shop: ShopData, tickets: Sequence[Ticket], folder: Path, screen: Screen
+) -> AsyncIterator[Play]:
+    """Load the shop, start provider and worker, connect; end them all with the block.
+
+    Raises:
+        DemoError: a part did not come up.
+    """
+    await create_shop(stack.database_url, shop)
+    queue = f"demo-{secrets.token_hex(3)}"
+    house = House(stack, folder, options.model, queue)
+    settings = Settings(
+        temporal_address=stack.temporal_address,
+        namespace=stack.namespace,
+        database_url=stack.database_url,
+        ui_url=stack.ui_url,
+        task_queue=queue,
+    )
+    async with contextlib.AsyncExitStack() as exits:
+        exits.push_async_callback(house.close)
+        await house.start_provider(options.seed)
+        await house.start_worker()
+        orchestrator = await exits.enter_async_context(Orchestrator.connect(settings))
+        pool = await exits.enter_async_context(asyncpg.create_pool(stack.database_url, min_size=1, max_size=3, command_timeout=15))
+
+        async def known() -> bool:
+            return ENTRY_AGENT in {agent.name for agent in await orchestrator.agents()}
+
+        await until_agents_are_known(house, known)
+        yield Play(options, tickets, orchestrator, house, Books(pool), screen)
