@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any, Final, Literal, TextIO
 
@@ -28,6 +29,7 @@ _QUIET: Final = ("aiohttp", "anthropic", "asyncio", "httpcore", "httpx", "httpx2
 """Libraries heard from warnings on: below, they quote requests and answers, or speak of every connection."""
 _FAILURE_CLASSES: Final = frozenset(failure_class.value for failure_class in FailureClass)
 _CORE_LOGGER: Final = "temporalio.core"
+_RARELY_S: Final = 60.0
 
 _SHARED: Final[tuple[Processor, ...]] = (
     structlog.stdlib.add_logger_name,
@@ -67,6 +69,8 @@ def configure_logs(log_format: LogFormat = "auto", *, level: str = "INFO", strea
         raise SettingsError(f"The log level must be one of {', '.join(LEVELS)}; it is {level!r}.")
     console = log_format == "console" or (log_format == "auto" and (stream or sys.stderr).isatty())
     handler = _Handler(stream)
+    handler.addFilter(_worth_writing)
+    handler.addFilter(_Rarely())
     handler.setFormatter(_formatter(console, colours=(stream or sys.stderr).isatty()))
     root = logging.getLogger()
     for old in [old for old in root.handlers if isinstance(old, _Handler)]:
@@ -111,15 +115,27 @@ def _tame_libraries(level: str) -> None:
     # Their records carry the same as fields, which `add_temporal` reads.
     workflow.logger.workflow_info_on_message = False
     activity.logger.activity_info_on_message = False
-    failures = logging.getLogger("temporalio.activity")
-    if not any(isinstance(known, _KnownFailures) for known in failures.filters):
-        failures.addFilter(_KnownFailures())
     logging.captureWarnings(True)
 
 
-class _KnownFailures(logging.Filter):
-    """Leave out the SDK's line on a failed attempt that our edge has classed and logged already."""
+def _worth_writing(record: logging.LogRecord) -> bool:
+    """Not: the SDK's line on a failed attempt that our edge has classed and logged already."""
+    error: Any = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, ApplicationError) and error.type in _FAILURE_CLASSES)
+
+
+class _Rarely(logging.Filter):
+    """One line a minute from exporters: a collector that is away would else be told of with each batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        error: Any = record.exc_info[1] if record.exc_info else None
-        return not (isinstance(error, ApplicationError) and error.type in _FAILURE_CLASSES)
+        if not record.name.startswith("opentelemetry."):
+            return True
+        now = time.monotonic()
+        if now < self._next.get(record.name, 0.0):
+            return False
+        self._next[record.name] = now + _RARELY_S
+        return True
