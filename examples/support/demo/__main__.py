@@ -31,7 +31,7 @@ async def play(options: Options, console: Console) -> Proof:
     """Play the demo; gives the proof that its books make."""
     shop, tickets = load_shop(options.shop), load_tickets(options.tickets)
     simulated = options.model is None
-    screen = Screen(console, [ticket.id for ticket in tickets], simulated=simulated)
+    screen = Screen(console, simulated=simulated)
     screen.say(f"{len(tickets)} tickets, {len(shop.users)} customers, {len(shop.orders)} orders; seed {options.seed}")
     screen.say(
         "every model answer is simulated, and so is its price" if simulated else f"the model is real and costs money: {options.model}"

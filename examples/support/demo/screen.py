@@ -25,9 +25,8 @@ _NOTHING = RunState(0, 0, 0, 0, Decimal(0))
 class Screen:
     """Shows progress in place on a terminal, and as a line now and then elsewhere."""
 
-    def __init__(self, console: Console, tickets: Sequence[str], *, simulated: bool) -> None:
+    def __init__(self, console: Console, *, simulated: bool) -> None:
         self._console = console
-        self._tickets = tickets
         self._money = "USD, simulated" if simulated else "USD"
         self._started = time.monotonic()
         self._next_line = self._started + LINE_EVERY_S
