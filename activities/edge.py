@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from temporalio import activity
@@ -22,6 +23,8 @@ from workflows.contracts.redaction import redact
 
 log = structlog.get_logger("holdfast.edge")
 
+T = TypeVar("T")
+
 _progress: ContextVar[dict[str, Any] | None] = ContextVar("holdfast_progress", default=None)
 
 _RETRIED = frozenset({FailureClass.THROTTLED, FailureClass.TRANSIENT, FailureClass.CODE})
@@ -32,6 +35,21 @@ def report(**fields: Any) -> None:
     progress = _progress.get()
     if progress is not None:
         progress.update(fields)
+
+
+async def until_available(write: Callable[[], Awaitable[T]]) -> T:
+    """Write down what cannot be had again, however long the database is away within reason.
+
+    Raises:
+        TimeoutError: it was away for longer than `RECORD_FOR_S`.
+    """
+    async with asyncio.timeout(policies.RECORD_FOR_S):
+        while True:
+            try:
+                return await write()
+            except UnavailableError:
+                log.warning("record.waits_for_database")
+                await asyncio.sleep(policies.RECORD_RETRY_S)
 
 
 class EdgeInterceptor(Interceptor):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Coroutine
 from typing import Any
 
@@ -111,6 +112,7 @@ class AgentRun:
             model=self._model,
             totals=self._totals,
             doing=self._doing,
+            limits=self._agent.limits,
             approvals=self._control.approvals,
             parked=self._control.parked,
         )
@@ -180,6 +182,7 @@ class AgentRun:
             cause = turn.reason or "the conversation does not fit the model's context, summarised though it is"
             parked = Parked(failure_class=FailureClass.CONTEXT, cause=cause, step=step, what=f"call_model {self._agent.model}")
             await self._control.park(parked, may_skip=False)
+            return
         self._now(step, "summarising the older part of the conversation")
         request = ModelCallRequest(
             run_id=self._given.run_id,
@@ -324,6 +327,7 @@ class AgentRun:
         self._totals = add_child(self._totals, outcome.totals)
         failure = outcome.failure
         text = f"The agent {call.name} stopped: {failure.cause}" if failure else outcome.preview
+        self._repeats.seen(call, hashlib.sha256(text.encode()).hexdigest()[:16])
         self._append(call, text, is_error=failure is not None, child_run_id=child.run_id)
 
     async def _recall(self) -> None:

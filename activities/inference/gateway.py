@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 from telemetry.spans import model_call_span
 
-from activities.edge import report
+from activities.edge import report, until_available
 from activities.inference import pricing
 from activities.inference.providers.protocol import Progress, Provider
 from activities.inference.routing import Candidate, Router
@@ -28,14 +28,10 @@ from workflows.contracts.runs import ModelCallRequest
 
 log = structlog.get_logger("holdfast.inference")
 
-T = TypeVar("T")
-
 WORKER = f"{socket.gethostname()}:{os.getpid()}"
 ESTIMATE_FACTOR = 1.15
 """Headroom on estimated input tokens when reserving."""
 MIN_OUTPUT_TOKENS = 16
-RECORD_FOR_S = 240.0
-"""How long a paid response is held while the database is away, before it is given up as unknown spend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +170,7 @@ class Gateway:
     async def _record(self, call_id: int, answered: Answered, kept: Kept) -> dict[str, Any]:
         """Write the paid response, however long the database is away within reason, and even when the step is cancelled now."""
         writing = asyncio.ensure_future(
-            _until_available(
+            until_available(
                 lambda: model_calls.finish(
                     self._database,
                     call_id,
@@ -229,16 +225,6 @@ async def _watched(provider: Provider, request: ModelRequest) -> ModelResponse:
             code="stream_idle",
             spend_unknown=True,
         ) from error
-
-
-async def _until_available(write: Callable[[], Awaitable[T]]) -> T:
-    async with asyncio.timeout(RECORD_FOR_S):
-        while True:
-            try:
-                return await write()
-            except UnavailableError:
-                log.warning("model.record_waits_for_database")
-                await asyncio.sleep(0.5)
 
 
 def whole(definition: AgentDefinition, tools: tuple[ToolSchema, ...]) -> Asked:

@@ -66,6 +66,10 @@ TOOL_MARGIN_S: Final = 60.0
 
 MEMORY: Final = ActivityPolicy(start_to_close_s=60, schedule_to_close_s=600, retry=_retry(0.5, 10))
 
+RECORD_FOR_S: Final = 240.0
+"""How long a paid response, or the result of an effect, is held while the database is away, before it is given up as unknown."""
+RECORD_RETRY_S: Final = 0.5
+
 TRANSIENT_BASE_S: Final = 0.5
 TRANSIENT_CAP_S: Final = 20.0
 THROTTLED_BASE_S: Final = 1.0

@@ -241,6 +241,8 @@ class RunView(Frozen):
     model: str
     totals: Totals
     doing: str
+    limits: Limits = Limits()
+    """The limits that hold now: a redrive may have changed them."""
     approvals: tuple[Approval, ...] = ()
     parked: Parked | None = None
 

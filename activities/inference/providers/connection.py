@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
 
@@ -21,6 +23,7 @@ POOL_TIMEOUT_S = 10.0
 SILENCE_TIMEOUT_S = 600.0
 """The last net under a dead connection; the activity notices a silent stream much earlier and cancels."""
 KEEPALIVE_S = 30.0
+DRAIN_S = 0.1
 IDEMPOTENCY_HEADER = "Idempotency-Key"
 SIMULATED_HEADER = "x-simulated"
 
@@ -91,27 +94,51 @@ async def read_stream(provider: str, response: httpx2.Response, gathering: Gathe
     Once the model has said why it stopped the answer is whole and paid for: a connection that dies after that loses nothing.
     """
     _must_be_stream(provider, response)
-    events = 0
+    told = _Telling(provider, gathering, on_progress)
+    decoder = EventDecoder()
+    chunks = response.aiter_bytes()
     try:
-        async for event in _events(response):
-            events += 1
-            if event.data is not None and not event.data.startswith("[DONE]"):
-                _take(provider, gathering, event.data)
-            on_progress(Progress(events, gathering.output_chars))
+        async for chunk in chunks:
+            if told.tell(decoder.feed(chunk)):
+                await _drain(chunks)
+                return
+        told.tell(decoder.finish())
     except httpx2.HTTPError:
         if not gathering.finished:
             raise
     if not gathering.finished:
-        raise failures.broke_off(provider, events)
+        raise failures.broke_off(provider, told.events)
 
 
-async def _events(response: httpx2.Response) -> AsyncIterator[Event]:
-    decoder = EventDecoder()
-    async for chunk in response.aiter_bytes():
-        for event in decoder.feed(chunk):
-            yield event
-    for event in decoder.finish():
-        yield event
+@dataclass(slots=True)
+class _Telling:
+    """Hands events on, and counts them."""
+
+    provider: str
+    gathering: Gathering
+    on_progress: Callable[[Progress], None]
+    events: int = 0
+
+    def tell(self, events: list[Event]) -> bool:
+        """Whether the last of these events was the stream's own end mark, on an answer that is whole."""
+        ended = False
+        for event in events:
+            self.events += 1
+            ended = event.name == "message_stop" or (event.data or "").startswith("[DONE]")
+            if event.data is not None and not event.data.startswith("[DONE]"):
+                _take(self.provider, self.gathering, event.data)
+            self.on_progress(Progress(self.events, self.gathering.output_chars))
+        return ended and self.gathering.finished
+
+
+async def _drain(chunks: AsyncIterator[bytes]) -> None:
+    """Read the few bytes that end the body, so that the connection can be used again; a server that never ends it is left."""
+    try:
+        async with asyncio.timeout(DRAIN_S):
+            async for _ in chunks:
+                pass
+    except (TimeoutError, httpx2.HTTPError):
+        pass
 
 
 def _take(provider: str, gathering: Gathering, text: str) -> None:
