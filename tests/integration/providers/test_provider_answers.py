@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
 
+from activities.inference.providers.catalog import Dialect
 from activities.inference.providers.protocol import Progress, Provider
 from devstack.simulated_provider.faults import Fault, FaultKind
 from devstack.simulated_provider.journal import Delivery
@@ -170,3 +173,56 @@ async def test_many_calls_at_once_are_each_answered_once(sim: SimulatedProvider,
     responses = await asyncio.gather(*(provider.complete(make_request(idempotency_key=key), lambda _: None) for key in keys))
     assert len({response.request_id for response in responses}) == 60
     assert sorted(entry.idempotency_key or "" for entry in sim.journal()) == sorted(keys)
+
+
+async def test_a_proxy_from_the_environment_is_not_asked_for_servers_on_this_machine(
+    sim: SimulatedProvider,
+    dialect: Dialect,
+    connect: Callable[..., Provider],
+    make_request: MakeRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    assert (await connect(sim, dialect).complete(make_request(), lambda _: None)).text
+
+
+SPANS = """
+import asyncio, sys
+import anthropic
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from pydantic import SecretStr
+from activities.inference.providers.anthropic_messages import AnthropicMessages
+from devstack.simulated_provider.server import simulated_provider
+from workflows.contracts.messages import Message, ModelRequest, Role
+
+exporter = InMemorySpanExporter()
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(exporter))
+trace.set_tracer_provider(provider)
+request = ModelRequest(
+    model="m", messages=(Message(role=Role.USER, text="hi"),), max_output_tokens=100, idempotency_key="r/1"
+)
+
+async def main():
+    async with simulated_provider() as sim:
+        ours = AnthropicMessages.connect("p", SecretStr("k" * 20), sim.anthropic_url)
+        await ours.complete(request, lambda _: None)
+        await ours.aclose()
+        print(len(exporter.get_finished_spans()))
+        async with anthropic.AsyncAnthropic(api_key="k", base_url=sim.anthropic_url) as plain:
+            await plain.messages.create(model="m", max_tokens=9, messages=[{"role": "user", "content": "hi"}])
+        print(len(exporter.get_finished_spans()))
+
+asyncio.run(main())
+"""
+
+
+async def test_the_sdks_own_spans_are_off() -> None:
+    ended = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", SPANS], capture_output=True, text=True, timeout=60, check=False)
+    ours, with_the_sdks_default = map(int, ended.stdout.split())
+    assert ours == 0
+    assert with_the_sdks_default > 0, "the SDK writes no spans by itself any more: this test shows nothing"

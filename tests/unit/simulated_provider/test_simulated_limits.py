@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devstack.simulated_provider.limits import ACCOUNT, Demand, Limits, RateLimiter
@@ -83,6 +83,7 @@ def test_the_star_gives_each_model_limits_of_its_own(clock: Clock) -> None:
     assert [limiter.admit(model, ONE).refused_by for model in "abab"] == [None, None, "requests", "requests"]
 
 
+@settings(deadline=None)
 @given(
     st.floats(1, 600),
     st.floats(1, 60),
@@ -99,6 +100,7 @@ def test_never_more_passes_than_the_burst_and_the_rate_allow(per_minute: float, 
     assert passed <= allowed + 1e-6
 
 
+@settings(deadline=None)
 @given(st.integers(0, 50), st.floats(0.1, 30))
 def test_a_request_that_waits_as_it_was_told_passes(before: int, pause_s: float) -> None:
     clock = Clock()

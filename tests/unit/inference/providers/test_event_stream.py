@@ -3,7 +3,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from activities.inference.providers.event_stream import Event, EventDecoder
@@ -27,6 +27,7 @@ def decoded(chunks: list[bytes]) -> list[Event]:
     return found + decoder.finish()
 
 
+@settings(deadline=None)
 @given(EVENTS, LINE_ENDS, st.data())
 def test_events_are_the_same_wherever_the_bytes_are_cut(events: list[Event], end: str, data: st.DataObject) -> None:
     stream = written(events, end)
@@ -35,6 +36,7 @@ def test_events_are_the_same_wherever_the_bytes_are_cut(events: list[Event], end
     assert decoded(chunks) == events
 
 
+@settings(deadline=None)
 @given(EVENTS, LINE_ENDS)
 def test_events_are_the_same_when_every_byte_comes_alone(events: list[Event], end: str) -> None:
     assert decoded([bytes([byte]) for byte in written(events, end)]) == events

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from activities.inference.providers.anthropic_messages import AnthropicMessages
 from activities.inference.providers.catalog import Dialect, ProviderSettings, open_provider, open_providers
+from activities.inference.providers.connection import timeouts
 from activities.inference.providers.openai_chat import OpenAIChat
 from workflows.contracts.errors import SettingsError
 from workflows.contracts.redaction import redact
@@ -64,6 +65,14 @@ async def test_a_client_that_retries_by_itself_is_refused() -> None:
         OpenAIChat("p", openai.AsyncOpenAI(api_key="k"))
     with pytest.raises(SettingsError, match="max_retries=0"):
         AnthropicMessages("p", anthropic.AsyncAnthropic(api_key="k"))
+
+
+async def test_every_time_limit_of_a_connection_is_explicit() -> None:
+    key = SecretStr("k" * 20)
+    for provider in (OpenAIChat.connect("p", key), AnthropicMessages.connect("p", key)):
+        assert provider._client.timeout == timeouts()
+        assert timeouts().as_dict() == {"connect": 5.0, "pool": 10.0, "read": 600.0, "write": 600.0}
+        await provider.aclose()
 
 
 def test_naming_providers_loads_no_sdk() -> None:

@@ -4,7 +4,7 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from activities.inference.providers.failures import conceal, failure_class, read_failure, retry_after_s, step_error
@@ -94,6 +94,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.integers(100, 999), json_values | st.dictionaries(st.sampled_from(["error", "code", "type", "message", "detail"]), json_values))
 def test_any_body_whatever_gives_an_error_with_a_class(status: int, body: Any) -> None:
     error = step_error("p", read_failure(status, body, {}), REQUEST)
@@ -131,6 +132,7 @@ def test_a_time_to_wait_is_read_in_every_form(headers: dict[str, str], expected:
     assert retry_after_s(headers, now=NOW) == expected
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_no_header_value_can_break_the_reading(value: str) -> None:
     waiting = retry_after_s({"retry-after": value, "retry-after-ms": value})

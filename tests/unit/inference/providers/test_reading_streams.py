@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import httpx2
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from activities.inference.providers.chat_stream import ChatGathering
@@ -68,6 +68,7 @@ async def outcome(gathering: Gathering, response: httpx2.Response) -> tuple[Mode
 
 
 @both_dialects
+@settings(deadline=None)
 @given(text=texts, named=calls, data=st.data())
 def test_an_answer_is_the_same_wherever_it_is_cut(
     dialect: Dialect, gather: Callable[[ModelRequest], Gathering], text: str, named: list[tuple[str, str]], data: st.DataObject
@@ -81,6 +82,7 @@ def test_an_answer_is_the_same_wherever_it_is_cut(
 
 
 @both_dialects
+@settings(deadline=None)
 @given(named=calls, kept=st.integers(0, 100))
 def test_a_stream_is_whole_or_an_error_never_half_an_answer(
     dialect: Dialect, gather: Callable[[ModelRequest], Gathering], named: list[tuple[str, str]], kept: int
@@ -100,6 +102,21 @@ async def test_a_connection_that_dies_after_the_answer_loses_nothing(dialect: Di
     frames = dialect.frames(planned("paid for", []), include_usage=True)
     answer = await read(gather(REQUEST), response_of(frames[:-1], broken=True))
     assert answer.text == "paid for"
+
+
+@both_dialects
+async def test_a_server_that_leaves_the_connection_open_after_the_end_is_not_waited_for(
+    dialect: Dialect, gather: Callable[[ModelRequest], Gathering]
+) -> None:
+    frames = dialect.frames(planned("all said", []), include_usage=True)
+
+    async def stream() -> AsyncIterator[bytes]:
+        yield b"".join(frames)
+        await asyncio.Event().wait()
+
+    response = httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=stream())
+    answer = await asyncio.wait_for(read(gather(REQUEST), response), 5)
+    assert answer.text == "all said"
 
 
 @both_dialects
