@@ -11,7 +11,6 @@ from decimal import Decimal
 from typing import Any
 
 import structlog
-from telemetry.spans import model_call_span
 
 from activities.edge import report, until_available
 from activities.inference import pricing
@@ -20,6 +19,7 @@ from activities.inference.routing import Candidate, Router
 from state import model_calls, transcripts
 from state.model_calls import Begun, Plan, SubRun
 from state.pool import Database
+from telemetry.spans import model_call_span
 from workflows.contracts import policies
 from workflows.contracts.agents import AgentDefinition
 from workflows.contracts.errors import FailureClass, StepError, UnavailableError
