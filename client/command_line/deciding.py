@@ -1,0 +1,135 @@
+"""Commands by which people decide: `cancel`, `approve`, `reject`, `redrive`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from client.command_line.exits import ExitCode
+from client.command_line.options import AsJson, person
+from client.command_line.terminal import put_json, say
+from workflows.contracts.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from client.run import Run
+
+
+def cancel(run: str, /, *, json: AsJson = False) -> int:
+    """Ask a run to stop; a running tool or model call is told within seconds, sub-runs with it.
+
+    Args:
+        run: The run's id.
+    """
+    return _order(run, lambda found: found.cancel(), {"ordered": "cancel"}, f"Run {run} was asked to stop.", json)
+
+
+def approve(
+    run: str,
+    call: str | None = None,
+    /,
+    *,
+    reason: str = "",
+    by: str | None = None,
+    json: AsJson = False,
+) -> int:
+    """Say yes to a tool call that waits for a person.
+
+    Args:
+        run: The run's id.
+        call: The call's id; without it all calls of the run that wait.
+        reason: Why, for the record.
+        by: Who says so; you, if left out.
+    """
+    who = by or person()
+    told = f"Approved {call or 'all waiting calls'} of run {run}."
+    return _order(run, lambda found: found.approve(call, reason=reason, by=who), {"ordered": "approve", "call_id": call}, told, json)
+
+
+def reject(
+    run: str,
+    call: str | None = None,
+    /,
+    *,
+    reason: str = "",
+    by: str | None = None,
+    json: AsJson = False,
+) -> int:
+    """Say no to a tool call that waits for a person; the reason is told to the model.
+
+    Args:
+        run: The run's id.
+        call: The call's id; without it all calls of the run that wait.
+        reason: Why; the model reads it.
+        by: Who says so; you, if left out.
+    """
+    who = by or person()
+    told = f"Rejected {call or 'all waiting calls'} of run {run}."
+    return _order(run, lambda found: found.reject(call, reason=reason, by=who), {"ordered": "reject", "call_id": call}, told, json)
+
+
+def redrive(
+    run: str,
+    /,
+    *,
+    action: Literal["retry", "skip", "abort"] = "retry",
+    result: str = "",
+    model: str | None = None,
+    limit: Annotated[list[str] | None, Parameter(negative="")] = None,
+    by: str | None = None,
+    json: AsJson = False,
+) -> int:
+    """Let a parked run go on from the step it is parked at.
+
+    Args:
+        run: The run's id.
+        action: Try the step again, skip it (a tool call only) with --result, or end the run.
+        result: With skip: what the model is told that the tool gave.
+        model: Another model or tier for the rest of the run.
+        limit: A new limit, as in steps=100 or cost_usd=2.50 (many allowed); the others stay.
+        by: Who says so; you, if left out.
+    """
+    changed = _limits(limit or [])
+
+    async def order(found: Run) -> None:
+        options: dict[str, Any] = {"limits": await _changed_limits(found, changed)} if changed else {}
+        await found.redrive(action=action, result=result, model=model, by=by or person(), **options)
+
+    return _order(run, order, {"ordered": "redrive", "action": action}, f"Run {run} was told to {action}.", json)
+
+
+def _order(run: str, order: Callable[[Run], Awaitable[None]], told_json: dict[str, Any], told: str, as_json: bool) -> int:
+    async def given() -> int:
+        from client.orchestrator import Orchestrator
+
+        async with Orchestrator.connect() as holdfast:
+            await order(await holdfast.get(run))
+        put_json({"run_id": run, **told_json}) if as_json else say(told)
+        return ExitCode.OK
+
+    return asyncio.run(given())
+
+
+def _limits(given: list[str]) -> dict[str, str]:
+    from workflows.contracts.agents import Limits
+
+    changed = dict(pair.partition("=")[::2] for pair in given)
+    for name, value in changed.items():
+        if name not in Limits.model_fields or not value:
+            known = ", ".join(Limits.model_fields)
+            raise InvalidInputError(f"--limit must be NAME=VALUE with a name of {known}; it is {name}={value}.")
+    return changed
+
+
+async def _changed_limits(found: Run, changed: dict[str, str]) -> Any:
+    from pydantic import ValidationError
+
+    from workflows.contracts.agents import Limits
+
+    try:
+        return Limits.model_validate((await found.view()).limits.model_dump() | changed)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise InvalidInputError(f"--limit {problem['loc'][0]}: {problem['msg']}.") from error

@@ -1,0 +1,107 @@
+"""The `holdfast` command: which commands there are, and how every one of them ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from cyclopts import App, CycloptsError
+
+from client.command_line.exits import ExitCode, exit_code_of
+from workflows.contracts.errors import HoldfastError
+
+_HERE = "client.command_line"
+_COMMANDS = (
+    ("Runs", "run", f"{_HERE}.starting:run", "Start an agent and print its answer; or run a whole file of inputs with --batch."),
+    ("Runs", "runs", f"{_HERE}.reading:runs", "List runs, newest first."),
+    ("Runs", "show", f"{_HERE}.reading:show", "Tell all of one run: steps, tools, tokens, cost, links."),
+    ("Runs", "result", f"{_HERE}.reading:result", "Wait for a run's answer and print it."),
+    ("Runs", "events", f"{_HERE}.reading:events", "Follow a run: a line for every step and change of status until it ends."),
+    ("Runs", "cancel", f"{_HERE}.deciding:cancel", "Ask a run to stop."),
+    ("People", "approve", f"{_HERE}.deciding:approve", "Say yes to a tool call that waits for a person."),
+    ("People", "reject", f"{_HERE}.deciding:reject", "Say no to a tool call that waits for a person."),
+    ("People", "redrive", f"{_HERE}.deciding:redrive", "Let a parked run go on from the step it is parked at."),
+    ("Agents", "agents", f"{_HERE}.reading:agents", "List the agents that can be run."),
+    ("Agents", "new", f"{_HERE}.scaffold:new", "Make a folder with an agent, a tool and a test to start from."),
+    ("Installation", "dev", f"{_HERE}.development:dev", "Run PostgreSQL, Temporal and a worker here, until Ctrl-C."),
+    ("Installation", "worker", f"{_HERE}.development:worker", "Run a worker for the agents in some folders."),
+    ("Installation", "doctor", f"{_HERE}.development:doctor", "Check every part; say what is wrong and what to do."),
+)
+
+
+def build() -> App:
+    """The application. Commands are loaded when they are called: `--help` must not wait for Temporal's library."""
+    from cyclopts import Group
+
+    from holdfast import __version__
+
+    order = list(dict.fromkeys(group for group, *_ in _COMMANDS))
+    groups = {name: Group(name, sort_key=place) for place, name in enumerate(order)}
+    app = App(
+        name="holdfast",
+        help="Durable AI agents on Temporal: nothing lost, nothing paid or done twice.",
+        help_format="plaintext",
+        version=__version__,
+        exit_on_error=False,
+        print_error=False,
+        suppress_keyboard_interrupt=False,
+        result_action="return_value",
+        help_epilogue="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not reachable, 4 waits for a person, 5 goes on, 130 interrupted.",
+    )
+    for group, name, path, help_text in _COMMANDS:
+        app.command(path, name=name, help=help_text, group=groups[group])
+    app.register_install_completion_command()
+    return app
+
+
+def dispatch(arguments: Sequence[str]) -> int:
+    """Run a command; its exit code. Errors that a user can mend are one line on standard error."""
+    try:
+        return int(build()(list(arguments)) or 0)
+    except CycloptsError as error:
+        return _complain(_one_line(error), ExitCode.USAGE)
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else ExitCode.OK if error.code is None else ExitCode.FAILED
+    except KeyboardInterrupt:
+        return _complain("interrupted", ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        return ExitCode.BROKEN_PIPE
+    except (HoldfastError, TimeoutError) as error:
+        return _complain(str(error), exit_code_of(error))
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        return _complain("this is a mistake in Holdfast, please report it with the lines above", ExitCode.BUG)
+
+
+def main() -> NoReturn:
+    """The console script. It leaves without the interpreter's teardown, which a process with Temporal's library may not survive."""
+    status = dispatch(sys.argv[1:])
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (BrokenPipeError, ValueError):
+            status = status or ExitCode.BROKEN_PIPE
+    os._exit(status)
+
+
+def _complain(message: str, code: ExitCode) -> int:
+    try:
+        sys.stderr.write(f"holdfast: {message}\n")
+        sys.stderr.flush()
+    except BrokenPipeError:
+        return ExitCode.BROKEN_PIPE
+    return code
+
+
+def _one_line(error: CycloptsError) -> str:
+    text = " ".join(str(error).split())
+    chain = getattr(error, "command_chain", None) or ()
+    return f"{text} `{' '.join(('holdfast', *chain))} --help` says how."
+
+
+if __name__ == "__main__":
+    main()
