@@ -161,6 +161,7 @@ def _must_be_stream(provider: str, response: httpx2.Response) -> None:
             f"{provider} answered with {kind} where an event stream was asked for: is the base URL right, and does the server stream?",
             failure_class=FailureClass.CALLER,
             code="not_a_stream",
+            spend_unknown=kind == "application/json",
         )
 
 

@@ -59,6 +59,7 @@ _CALLER_CODES = frozenset(
 _CONTEXT_WORDS = ("maximum context length", "prompt is too long", "exceed context limit", "request too large for")
 _QUOTA_WORDS = ("credit balance is too low", "reached your specified api usage limits")
 _TRANSIENT_STATUSES = frozenset({408, 409, 425, 499})
+_PROXY_GAVE_UP = frozenset({408, 499, 502, 504, 524})
 _LONGEST_MESSAGE = 300
 _SHORTEST_QUOTE = 12
 
@@ -130,8 +131,13 @@ def _class_of_status(status: int) -> FailureClass:
     return FailureClass.CALLER
 
 
-def step_error(provider: str, failure: Failure, request: ModelRequest, secrets: Iterable[str] = ()) -> StepError:
-    """The one error that a provider adapter raises. The message holds neither secrets nor the request's content."""
+def step_error(
+    provider: str, failure: Failure, request: ModelRequest, secrets: Iterable[str] = (), *, spend_unknown: bool = False
+) -> StepError:
+    """The one error that a provider adapter raises. The message holds neither secrets nor the request's content.
+
+    A refusal is not billed, except where it is a proxy's own: one that gave up waiting does not know what the model did.
+    """
     code = failure.code or failure.kind or (str(failure.status) if failure.status else "unknown")
     where = f"answered {failure.status}" if failure.status and failure.status >= 400 else "reported in its answer"
     said = conceal(failure.message, request, secrets)
@@ -140,6 +146,7 @@ def step_error(provider: str, failure: Failure, request: ModelRequest, secrets: 
         failure_class=failure_class(failure),
         retry_after_s=retry_after_s(failure.headers),
         code=code,
+        spend_unknown=spend_unknown or (failure.status in _PROXY_GAVE_UP and not failure.code and not failure.kind),
     )
 
 
@@ -210,13 +217,18 @@ def _contents(request: ModelRequest) -> Iterable[str]:
         yield from (call.arguments for call in message.tool_calls)
 
 
-def no_answer(provider: str, cause: str, *, timed_out: bool) -> StepError:
-    """The provider could not be reached, hung up, or fell silent for longer than the connection allows."""
-    what = "did not answer in time" if timed_out else "could not be reached or hung up"
+def unreachable(provider: str, cause: str) -> StepError:
+    """No connection could be made: nothing was sent."""
+    return StepError(f"{provider} could not be reached ({cause})", failure_class=FailureClass.TRANSIENT, code="unreachable")
+
+
+def hung_up(provider: str, cause: str, *, timed_out: bool) -> StepError:
+    """The connection was lost, or fell silent for too long, after the request had gone out."""
     return StepError(
-        f"{provider} {what} ({cause})",
+        f"{provider} {'did not answer in time' if timed_out else 'hung up'} ({cause})",
         failure_class=FailureClass.TRANSIENT,
         code="timeout" if timed_out else "connection",
+        spend_unknown=True,
     )
 
 
@@ -226,15 +238,21 @@ def broke_off(provider: str, events: int) -> StepError:
         f"{provider}: the stream broke off after {events} events, before its end",
         failure_class=FailureClass.TRANSIENT,
         code="stream_broke_off",
+        spend_unknown=True,
     )
 
 
 def unreadable(provider: str, what: str) -> StepError:
     """The provider sent something that is not what the dialect says."""
-    return StepError(f"{provider} sent what cannot be read: {what}", failure_class=FailureClass.TRANSIENT, code="unreadable")
+    return StepError(
+        f"{provider} sent what cannot be read: {what}",
+        failure_class=FailureClass.TRANSIENT,
+        code="unreadable",
+        spend_unknown=True,
+    )
 
 
-def bug(provider: str, error: BaseException) -> StepError:
+def bug(provider: str, error: BaseException, *, spend_unknown: bool) -> StepError:
     """Our own code failed. Type and place say where; the error's text may hold content and is left out."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
@@ -242,6 +260,7 @@ def bug(provider: str, error: BaseException) -> StepError:
         f"the adapter for {provider} failed with {type(error).__name__}{place}",
         failure_class=FailureClass.CODE,
         code="adapter",
+        spend_unknown=spend_unknown,
     )
 
 

@@ -7,6 +7,7 @@ models: both are rebuilt per call at a cost that grows with the conversation, an
 from __future__ import annotations
 
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import openai
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
@@ -48,7 +49,7 @@ class OpenAIChat(SdkProvider):
             max_retries=0,
             http_client=openai.DefaultAioHttpClient(**client_options(base_url)),
         )
-        return cls(name, client, output_limit="max_tokens" if base_url else "max_completion_tokens")
+        return cls(name, client, output_limit="max_completion_tokens" if _is_openais(base_url) else "max_tokens")
 
     async def _open(self, request: ModelRequest) -> OpenStream:
         return await self._client.post(
@@ -62,6 +63,11 @@ class OpenAIChat(SdkProvider):
 
     def _gathering(self, request: ModelRequest) -> ChatGathering:
         return ChatGathering(request)
+
+
+def _is_openais(base_url: str | None) -> bool:
+    host = urlsplit(base_url).hostname if base_url else "api.openai.com"
+    return (host or "").endswith((".openai.com", ".openai.azure.com"))
 
 
 def body_of(request: ModelRequest, output_limit: str) -> dict[str, Any]:

@@ -76,52 +76,71 @@ class SdkProvider(ABC):
 
     async def complete(self, request: ModelRequest, on_progress: Callable[[Progress], None]) -> ModelResponse:
         """Send the request and read the answer as a stream. Raises `StepError` and nothing else."""
+        answering = False
         try:
             stream = await self._open(request)
+            answering = True
             try:
                 return await self._read(stream.response, request, on_progress)
             finally:
                 await stream.close()
         except Exception as error:
             # Not `from error`: the SDK's errors carry the request, and a failure's causes are written into history.
-            raise self._translated(error, request) from None
+            raise self._translated(error, request, answering) from None
 
     async def _read(self, response: httpx2.Response, request: ModelRequest, on_progress: Callable[[Progress], None]) -> ModelResponse:
         gathering = self._gathering(request)
         try:
             await read_stream(self._name, response, gathering, on_progress)
         except StreamedError as streamed:
-            raise self._refused(response, streamed.body, request) from None
+            written = gathering.output_chars > 0
+            raise self._refused(response, streamed.body, request, spend_unknown=written) from None
         request_id = response.headers.get(self.request_id_header)
         return gathering.response(request_id=request_id, simulated=is_simulated(response))
 
-    def _refused(self, response: Any, body: object, request: ModelRequest) -> StepError:
+    def _refused(self, response: Any, body: object, request: ModelRequest, *, spend_unknown: bool = False) -> StepError:
         failure = failures.read_failure(response.status_code, body, response.headers)
-        return failures.step_error(self._name, failure, request, self._secrets)
+        return failures.step_error(self._name, failure, request, self._secrets, spend_unknown=spend_unknown)
 
-    def _translated(self, error: Exception, request: ModelRequest) -> StepError:
+    def _translated(self, error: Exception, request: ModelRequest, answering: bool) -> StepError:
         if isinstance(error, StepError):
             return error
         # The SDKs' transport lets some of aiohttp's errors through as they are.
         if isinstance(error, (self.errors.connection, httpx2.HTTPError, aiohttp.ClientError, OSError)):
             cause = _cause(error)
+            if isinstance(cause, _NEVER_SENT) and not answering:
+                return failures.unreachable(self._name, type(cause).__name__)
             timed_out = isinstance(cause, (TimeoutError, httpx2.TimeoutException))
-            return failures.no_answer(self._name, type(cause).__name__, timed_out=timed_out)
+            return failures.hung_up(self._name, type(cause).__name__, timed_out=timed_out)
         if isinstance(error, self.errors.status):
             return self._refused(getattr(error, "response", None), getattr(error, "body", None), request)
         if isinstance(error, UnicodeDecodeError):
             return failures.unreadable(self._name, "an event is not UTF-8")
         if isinstance(error, UnicodeEncodeError):
             return failures.unsendable(self._name)
-        return failures.bug(self._name, error)
+        return failures.bug(self._name, error, spend_unknown=answering)
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._sdk.close()
 
 
+_NEVER_SENT = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.PoolTimeout,
+)
+
+
 def _cause(error: BaseException) -> BaseException:
-    """What happened below the SDK. Its transport calls a refused connection a time-out; aiohttp knows better."""
-    while error.__cause__ is not None and not isinstance(error, aiohttp.ClientError):
-        error = error.__cause__
-    return error
+    """What happened below the SDK. Its transport calls every lost connection a time-out; aiohttp knows better."""
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    for kind in (aiohttp.ClientError, httpx2.HTTPError):
+        for one in chain:
+            if isinstance(one, kind):
+                return one
+    return chain[-1]

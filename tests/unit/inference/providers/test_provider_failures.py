@@ -163,3 +163,15 @@ def test_an_error_names_provider_status_and_code() -> None:
     error = step_error("openai", read_failure(404, openai_body("invalid_request_error", "model_not_found", "No model `x`."), {}), REQUEST)
     assert str(error) == "openai answered 404 (model_not_found): No model `x`."
     assert error.code == "model_not_found"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "unknown"),
+    [(504, "<html>", True), (502, None, True), (500, None, False), (429, None, False), (400, None, False)],
+)
+def test_only_a_proxy_that_gave_up_waiting_leaves_the_spend_unknown(status: int, body: Any, unknown: bool) -> None:
+    assert step_error("p", read_failure(status, body, {}), REQUEST).spend_unknown is unknown
+
+
+def test_a_refusal_with_the_providers_own_code_is_not_billed() -> None:
+    assert not step_error("p", read_failure(408, openai_body("server_error", None), {}), REQUEST).spend_unknown

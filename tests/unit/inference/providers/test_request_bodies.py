@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from activities.inference.providers import anthropic_messages, openai_chat
 from activities.inference.providers.wire import arguments_text, fits_strict
@@ -103,3 +104,19 @@ def test_arguments_that_are_no_object_are_wrapped(raw: str) -> None:
 @pytest.mark.parametrize("raw", ['{"a":  1}', '{"unparsable": 1}'])
 def test_arguments_that_are_an_object_stay_byte_for_byte(raw: str) -> None:
     assert arguments_text(raw) == raw
+
+
+@pytest.mark.parametrize(
+    ("base_url", "limit"),
+    [
+        (None, "max_completion_tokens"),
+        ("https://api.openai.com/v1", "max_completion_tokens"),
+        ("https://eu.api.openai.com/v1", "max_completion_tokens"),
+        ("http://localhost:11434/v1", "max_tokens"),
+        ("https://openai.com.example.org/v1", "max_tokens"),
+    ],
+)
+async def test_the_output_limit_is_called_what_the_server_knows(base_url: str | None, limit: str) -> None:
+    provider = openai_chat.OpenAIChat.connect("p", SecretStr("k" * 20), base_url)
+    assert provider._output_limit == limit
+    await provider.aclose()
