@@ -1,0 +1,173 @@
+"""The worker process: the composition root. It builds every part from its settings and serves until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+from temporalio.client import Client
+from temporalio.worker import Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from activities.agents import folders as agent_folders
+from activities.agents.folders import Catalog
+from activities.agents.watch import snapshot, watch
+from activities.edge import EdgeInterceptor
+from activities.inference import settings as inference_settings
+from activities.inference.call_model import ModelActivities
+from activities.inference.gateway import WORKER, Gateway
+from activities.inference.opening import open_configured
+from activities.inference.providers.protocol import Provider
+from activities.inference.routing import Router
+from activities.memory.remember import MemoryActivities
+from activities.tools.http import HttpRunner
+from activities.tools.registry import Dependencies, Toolbox
+from activities.tools.run_tool import ToolActivities
+from client.settings import Settings
+from client.temporal import connect_temporal
+from state.definitions import Definitions
+from state.migrate import migrate
+from state.pool import Database
+from telemetry.setup import Telemetry, open_telemetry
+from workflows.agent_run import AgentRun
+from workflows.contracts import policies
+from workflows.contracts.errors import HoldfastError, UnavailableError, UsageError
+
+log = structlog.get_logger("holdfast.worker")
+
+WORKFLOWS = (AgentRun,)
+PASSED_THROUGH = ("workflows", "telemetry", "pydantic", "pydantic_core", "annotated_types", "structlog", "opentelemetry")
+"""Loaded once a process instead of once a run; none of them does I/O from workflow code."""
+CONCURRENT_ACTIVITIES = 200
+CONCURRENT_WORKFLOW_TASKS = 100
+CACHED_RUNS = 2_000
+EXIT_USAGE = 2
+EXIT_UNAVAILABLE = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a worker is composed of beside its agents. Router and providers are None where models.yaml is to say."""
+
+    database: Database
+    router: Router | None = None
+    providers: Mapping[str, Provider] | None = None
+    environ: Mapping[str, str] | None = None
+
+
+@contextlib.asynccontextmanager
+async def serving(client: Client, task_queue: str, parts: Parts, *, folders: Sequence[Path]) -> AsyncIterator[Worker]:
+    """Serve the agents of the folders on a task queue for the length of the block; changed folders are taken over while it runs.
+
+    Raises:
+        DefinitionError: a folder is wrong; names file, line, field and remedy.
+        UnavailableError: the database does not answer.
+    """
+    seen = snapshot(folders)
+    catalog = agent_folders.load(folders)
+    definitions = Definitions(parts.database)
+    async with contextlib.AsyncExitStack() as exits:
+        toolbox = Toolbox(catalog.tools, await exits.enter_async_context(Dependencies(catalog.providers)))
+        gateway = Gateway(parts.database, *_inference(parts, catalog))
+        http = await exits.enter_async_context(contextlib.aclosing(HttpRunner(parts.environ or os.environ)))
+        tools = ToolActivities(parts.database, definitions, toolbox, http)
+        exits.callback(tools.close)
+        models = ModelActivities(gateway, definitions)
+        memory = MemoryActivities(parts.database)
+        await definitions.register(catalog.definitions.values(), by=WORKER)
+
+        async def changed(new: Catalog) -> None:
+            toolbox.take(new.tools, new.providers)
+            gateway.configure(*_inference(parts, new))
+            await definitions.register(new.definitions.values(), by=WORKER)
+
+        watching = asyncio.create_task(watch(folders, seen, changed))
+        exits.callback(watching.cancel)
+        worker = Worker(
+            client,
+            task_queue=task_queue,
+            workflows=WORKFLOWS,
+            activities=[models.call_model, models.compact_history, tools.run_tool, memory.recall, memory.remember],
+            interceptors=[EdgeInterceptor()],
+            workflow_runner=workflow_runner(),
+            max_cached_workflows=CACHED_RUNS,
+            max_concurrent_activities=CONCURRENT_ACTIVITIES,
+            max_concurrent_workflow_tasks=CONCURRENT_WORKFLOW_TASKS,
+            sticky_queue_schedule_to_start_timeout=timedelta(seconds=policies.STICKY_SCHEDULE_TO_START_S),
+            max_heartbeat_throttle_interval=timedelta(seconds=policies.HEARTBEAT_EVERY_S),
+            graceful_shutdown_timeout=timedelta(seconds=policies.GRACEFUL_SHUTDOWN_S),
+        )
+        async with worker:
+            log.info("worker.serving", agents=sorted(catalog.definitions), tools=sorted(catalog.tools), task_queue=task_queue)
+            yield worker
+
+
+def workflow_runner() -> SandboxedWorkflowRunner:
+    """The sandbox that workflows run in; replay tests use the same."""
+    return SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH))
+
+
+def _inference(parts: Parts, catalog: Catalog) -> tuple[Router, Mapping[str, Provider]]:
+    if parts.router is not None and parts.providers is not None:
+        return parts.router, parts.providers
+    environ = parts.environ or os.environ
+    settings = inference_settings.load(list(catalog.model_files), environ)
+    return Router(settings), open_configured(settings, environ)
+
+
+async def serve(settings: Settings, telemetry: Telemetry, folders: Sequence[Path]) -> None:
+    """Serve until SIGTERM or SIGINT; what is in flight gets a grace period."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await migrate(settings.database_url)
+    async with Database.open(settings.database_url, max_size=20) as database:
+        client = await connect_temporal(settings, interceptors=telemetry.interceptors, runtime=telemetry.runtime)
+        async with serving(client, settings.task_queue, Parts(database=database), folders=folders):
+            await stop.wait()
+            log.info("worker.stopping", grace_s=policies.GRACEFUL_SHUTDOWN_S)
+    log.info("worker.stopped")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a worker; returns the exit code: 0 told to stop, 2 something is set or defined wrongly, 3 a server cannot be reached."""
+    parser = argparse.ArgumentParser(prog="python -m worker", description="Serve agents.")
+    parser.add_argument(
+        "--agents", action="append", type=Path, required=True, metavar="PATH", help="a folder of agents and tools; many allowed"
+    )
+    folders: list[Path] = parser.parse_args(arguments).agents
+    telemetry: Telemetry | None = None
+    try:
+        settings = Settings.from_environment()
+        telemetry = open_telemetry(service_name="holdfast-worker", log_format=settings.log_format)
+        asyncio.run(serve(settings, telemetry, folders))
+    except UsageError as error:
+        sys.stderr.write(f"holdfast worker: {error}\n")
+        return EXIT_USAGE
+    except UnavailableError as error:
+        sys.stderr.write(f"holdfast worker: {error}\n")
+        return EXIT_UNAVAILABLE
+    except HoldfastError as error:
+        sys.stderr.write(f"holdfast worker: {error}\n")
+        return 1
+    finally:
+        if telemetry is not None:
+            telemetry.close()
+    return 0
+
+
+if __name__ == "__main__":
+    status = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The interpreter's own teardown can abort in a process that used the Temporal SDK; everything is closed by now.
+    os._exit(status)

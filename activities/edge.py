@@ -15,7 +15,6 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError, CancelledError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
-from telemetry.context import RunBinding, bind_run
 from workflows.contracts import policies
 from workflows.contracts.errors import FailureClass, HoldfastError, StepError, UnavailableError, UsageError
 from workflows.contracts.failures import CAUSE_CHARS, FailureInfo
@@ -65,8 +64,7 @@ class _Edge(ActivityInboundInterceptor):
         token = _progress.set({})
         beats = asyncio.create_task(_beat()) if activity.info().heartbeat_timeout else None
         try:
-            with _bound(input):
-                return await self.next.execute_activity(input)
+            return await self.next.execute_activity(input)
         except (asyncio.CancelledError, CancelledError, ApplicationError):
             raise
         except Exception as error:
@@ -75,18 +73,6 @@ class _Edge(ActivityInboundInterceptor):
             if beats is not None:
                 beats.cancel()
             _progress.reset(token)
-
-
-def _bound(given: ExecuteActivityInput) -> RunBinding:
-    """Every log line and span of an activity says for which run, step, agent and tenant it works."""
-    request = given.args[0] if given.args else None
-    agent = getattr(request, "agent", None)
-    return bind_run(
-        run_id=getattr(request, "run_id", None),
-        step=getattr(request, "step", None),
-        agent=getattr(agent, "name", None),
-        tenant=getattr(request, "tenant", None),
-    )
 
 
 async def _beat() -> None:

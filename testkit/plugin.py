@@ -40,6 +40,8 @@ async def holdfast_env(holdfast_stack: RunningStack, request: pytest.FixtureRequ
             agents = options.pop("agents")
             folders = [agents] if isinstance(agents, str | Path) else list(agents)
             here = request.path.parent
-            return await exits.enter_async_context(open_environment(holdfast_stack, agents=[here / folder for folder in folders], **options))
+            return await exits.enter_async_context(
+                open_environment(holdfast_stack, agents=[here / folder for folder in folders], **options)
+            )
 
         yield opened
