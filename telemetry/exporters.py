@@ -100,8 +100,14 @@ def span_exporters(target: Target) -> list[SpanExporter]:
     return exporters
 
 
-def metric_readers(target: Target) -> list[MetricReader]:
-    """The readers of metrics; the interval is `OTEL_METRIC_EXPORT_INTERVAL`, in milliseconds, one minute when not set."""
+def metric_interval_ms(environ: Mapping[str, str]) -> int:
+    """How often metrics are sent: `OTEL_METRIC_EXPORT_INTERVAL`, or once a minute."""
+    told = environ.get("OTEL_METRIC_EXPORT_INTERVAL", "").strip()
+    return int(told) if told.isdecimal() and int(told) > 0 else 60_000
+
+
+def metric_readers(target: Target, interval_ms: int) -> list[MetricReader]:
+    """The readers of metrics, each with its exporter."""
     from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, MetricExporter, PeriodicExportingMetricReader
 
     exporters: list[MetricExporter] = []
@@ -111,7 +117,7 @@ def metric_readers(target: Target) -> list[MetricReader]:
         exporters.append(OTLPMetricExporter(endpoint=target.endpoint, headers=dict(target.headers)))
     if target.console:
         exporters.append(ConsoleMetricExporter(out=sys.stderr))
-    return [PeriodicExportingMetricReader(exporter) for exporter in exporters]
+    return [PeriodicExportingMetricReader(exporter, export_interval_millis=interval_ms) for exporter in exporters]
 
 
 def _check_protocol(signal: Signal, environ: Mapping[str, str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import structlog
 from temporalio import activity, client, worker, workflow
@@ -16,8 +16,8 @@ from temporalio.exceptions import ApplicationError, CancelledError, is_cancelled
 
 from telemetry import names
 from telemetry.context import RunBinding, bind_run
-from telemetry.metrics import Attributes
 from telemetry.signals import signals
+from workflows.contracts.errors import FailureClass
 from workflows.contracts.runs import RunInput, RunOutcome, RunStatus
 
 log = structlog.get_logger("holdfast.run")
@@ -53,8 +53,8 @@ class _ActivityInbound(worker.ActivityInboundInterceptor):
 class _WorkflowInbound(worker.WorkflowInboundInterceptor):
     async def execute_workflow(self, input: worker.ExecuteWorkflowInput) -> Any:  # noqa: A002 - the SDK's name
         with binding_of(input.args, run_id=workflow.info().workflow_id):
-            given = input.args[0] if input.args else None
-            if not isinstance(given, RunInput):
+            given = run_of(input.args)
+            if given is None:
                 return await self.next.execute_workflow(input)
             _tell_start(given)
             try:
@@ -62,7 +62,7 @@ class _WorkflowInbound(worker.WorkflowInboundInterceptor):
             except (Exception, asyncio.CancelledError) as error:
                 _tell_failure(given, error)
                 raise
-            if isinstance(outcome, RunOutcome):
+            if is_outcome(outcome):
                 _tell_end(outcome.agent, outcome.status, outcome)
             return outcome
 
@@ -87,26 +87,33 @@ def binding_of(args: Sequence[Any], run_id: str | None = None) -> RunBinding:
     )
 
 
+def run_of(args: Sequence[Any]) -> RunInput | None:
+    """The run that a workflow is given. Told by the class's name: a sandbox that reloads our modules makes classes of its own."""
+    first = args[0] if args else None
+    return first if type(first).__name__ == RunInput.__name__ else None
+
+
+def is_outcome(value: Any) -> TypeGuard[RunOutcome]:
+    """Whether a workflow's result is a run's, whichever copy of the class made it."""
+    return type(value).__name__ == RunOutcome.__name__
+
+
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
 def _count_step(outcome: str) -> None:
     if (metrics := signals().metrics) is not None:
-        metrics.steps.add(1, {names.ACTIVITY: activity.info().activity_type, names.OUTCOME: outcome})
+        metrics.step(activity.info().activity_type, outcome)
 
 
 def _count_failure(error: Exception) -> None:
     if (metrics := signals().metrics) is None:
         return
     _count_step("failed")
-    classed = isinstance(error, ApplicationError) and error.type
-    attributes: Attributes = {
-        names.ACTIVITY: activity.info().activity_type,
-        names.FAILURE_CLASS: str(error.type) if classed and isinstance(error, ApplicationError) else "code",
-        names.RETRIED: not (isinstance(error, ApplicationError) and error.non_retryable),
-    }
-    metrics.failures.add(1, attributes)
+    classed = error.type if isinstance(error, ApplicationError) else None
+    final = isinstance(error, ApplicationError) and error.non_retryable
+    metrics.failure(activity.info().activity_type, classed or FailureClass.CODE.value, retried=not final)
 
 
 def _tell_start(given: RunInput) -> None:
@@ -117,7 +124,7 @@ def _tell_start(given: RunInput) -> None:
         return
     log.info(names.EVENT_RUN_STARTED, version=given.agent.version, model=given.agent.model, parent_run=given.parent_run_id)
     if (metrics := signals().metrics) is not None:
-        metrics.runs_started.add(1, {names.AGENT: given.agent.name})
+        metrics.run_started(given.agent.name)
 
 
 def _tell_failure(given: RunInput, error: BaseException) -> None:
@@ -140,5 +147,4 @@ def _tell_end(agent: str, status: RunStatus, outcome: RunOutcome | None) -> None
             told["failure_class"] = outcome.failure.failure_class
     log.info(names.EVENT_RUN_ENDED, **told)
     if (metrics := signals().metrics) is not None:
-        metrics.runs_ended.add(1, {names.AGENT: agent, names.STATUS: status.value})
-        metrics.run_duration.record(duration_s, {names.AGENT: agent, names.STATUS: status.value})
+        metrics.run_ended(agent, status.value, duration_s)

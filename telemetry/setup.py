@@ -124,7 +124,9 @@ def _open(
         if become_global:
             our_traces.become_global(provider)
     if metrics.wanted:
-        measuring = MeterProvider(exporters.metric_readers(metrics), resource, shutdown_on_exit=False)
+        measuring = MeterProvider(
+            exporters.metric_readers(metrics, exporters.metric_interval_ms(environ)), resource, shutdown_on_exit=False
+        )
         meters = our_metrics.Metrics(ReplaySafeMeterProvider(measuring).get_meter(names.SCOPE))
         flushes.append(measuring.force_flush)
         shutdowns.append(measuring.shutdown)
@@ -145,7 +147,6 @@ def _runtime(metrics: exporters.Target, resource: Mapping[str, str], environ: Ma
     """Temporal's runtime: its own metrics go to the same collector, under the same name."""
     if metrics.endpoint is None:
         return Runtime(telemetry=TelemetryConfig(logging=core_logging()))
-    interval_ms = environ.get("OTEL_METRIC_EXPORT_INTERVAL", "")
     described = {name: value for name, value in resource.items() if not name.startswith("telemetry.sdk.")}
     return Runtime(
         telemetry=TelemetryConfig(
@@ -154,7 +155,7 @@ def _runtime(metrics: exporters.Target, resource: Mapping[str, str], environ: Ma
                 url=metrics.endpoint,
                 headers=metrics.headers,
                 http=True,
-                metric_periodicity=timedelta(milliseconds=int(interval_ms) if interval_ms.isdecimal() else 60_000),
+                metric_periodicity=timedelta(milliseconds=exporters.metric_interval_ms(environ)),
                 durations_as_seconds=True,
             ),
             global_tags=described,

@@ -95,7 +95,7 @@ class ModelCallSpan(_TimedSpan):
 
     def _measure(self, metrics: Metrics, duration_s: float, error_type: str | None) -> None:
         failed: Attributes = {names.ERROR_TYPE: error_type} if error_type else {}
-        metrics.model_call_duration.record(duration_s, self._measured | failed)
+        metrics.model_call(duration_s, self._measured | failed)
 
 
 class ToolSpan(_TimedSpan):
@@ -119,7 +119,7 @@ class ToolSpan(_TimedSpan):
             measured |= {names.TOOL_OUTCOME: "error", names.ERROR_TYPE: error_type}
         else:
             measured[names.TOOL_OUTCOME] = self._outcome
-        metrics.tool_duration.record(duration_s, measured)
+        metrics.tool(duration_s, measured)
 
 
 def model_call_span(*, provider: str, model: str, agent: str | None = None, max_output_tokens: int | None = None) -> ModelCallSpan:
@@ -143,14 +143,14 @@ def record_wait(wait_for: str, wait_s: float) -> None:
     """Count seconds of waiting, by what was waited for: `limits`, `approval`, `database`, …"""
     metrics = signals().metrics
     if metrics is not None:
-        metrics.waits.record(wait_s, {names.WAIT_FOR: wait_for})
+        metrics.wait(wait_for, wait_s)
 
 
 def record_unknown_spend(cost_usd: Decimal, *, agent: str) -> None:
     """Count what is charged for calls whose outcome nobody knows."""
     metrics = signals().metrics
     if metrics is not None and cost_usd:
-        metrics.unknown_cost.add(float(cost_usd), {names.AGENT: agent})
+        metrics.unknown_spend(cost_usd, agent)
 
 
 def error_type_of(error: BaseException) -> str:

@@ -24,6 +24,7 @@ from temporalio.exceptions import is_cancelled_exception
 
 from telemetry import names
 from telemetry.metrics import Attributes
+from telemetry.run_interceptor import is_outcome, run_of
 from telemetry.spans import mark_failed
 from workflows.contracts.runs import RunInput, RunOutcome, RunStatus
 
@@ -66,8 +67,7 @@ class _ClientOutbound(client.OutboundInterceptor):
         self._tracer = tracer
 
     async def start_workflow(self, input: client.StartWorkflowInput) -> client.WorkflowHandle[Any, Any]:  # noqa: A002 - the SDK's name
-        given = input.args[0] if input.args else None
-        with self._span(f"StartWorkflow:{input.workflow}", input.id, _run_attributes(given)):
+        with self._span(f"StartWorkflow:{input.workflow}", input.id, _run_attributes(run_of(input.args))):
             input.headers = injected(input.headers)
             return await super().start_workflow(input)
 
@@ -142,15 +142,12 @@ class _WorkflowInbound(worker.WorkflowInboundInterceptor):
         super().init(_WorkflowOutbound(outbound))
 
     async def execute_workflow(self, input: worker.ExecuteWorkflowInput) -> Any:  # noqa: A002 - the SDK's name
-        given = input.args[0] if input.args else None
-        agent = (
-            given.carry.agent.name if isinstance(given, RunInput) and given.carry else getattr(getattr(given, "agent", None), "name", None)
-        )
-        name = f"{names.INVOKE_AGENT} {agent}" if isinstance(given, RunInput) else f"RunWorkflow:{workflow.info().workflow_type}"
+        given = run_of(input.args)
+        name = f"{names.INVOKE_AGENT} {given.agent.name}" if given else f"RunWorkflow:{workflow.info().workflow_type}"
         with self._span(name, extracted(input.headers), SpanKind.INTERNAL, _run_attributes(given)) as span:
             self.run = span.get_span_context()
             outcome = await self.next.execute_workflow(input)
-            if isinstance(outcome, RunOutcome):
+            if is_outcome(outcome):
                 _describe_outcome(span, outcome)
             return outcome
 
@@ -253,8 +250,8 @@ def attached(context: Context) -> Iterator[None]:
             token.var.reset(token)
 
 
-def _run_attributes(given: object) -> Attributes:
-    if not isinstance(given, RunInput):
+def _run_attributes(given: RunInput | None) -> Attributes:
+    if given is None:
         return {}
     return {
         names.OPERATION: names.INVOKE_AGENT,
@@ -278,7 +275,7 @@ def _describe_outcome(span: Span, outcome: RunOutcome) -> None:
     if outcome.simulated:
         told[names.SIMULATED] = True
     span.set_attributes(told)
-    if outcome.status is RunStatus.FAILED:
+    if outcome.status.value == RunStatus.FAILED.value:
         failure_class = outcome.failure.failure_class.value if outcome.failure else "unknown"
         span.set_attribute(names.ERROR_TYPE, failure_class)
         span.set_status(trace.StatusCode.ERROR, failure_class)

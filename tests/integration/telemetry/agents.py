@@ -1,0 +1,87 @@
+"""A run as telemetry sees it: the real AgentRun workflow, with activities that answer by the agent's name and open the real spans."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+from decimal import Decimal
+
+import structlog
+from opentelemetry import trace
+from temporalio import activity
+from temporalio.client import Client, WorkflowHandle
+from temporalio.worker import Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from activities.edge import EdgeInterceptor
+from telemetry.spans import model_call_span, tool_span
+from workflows.agent_run import AgentRun
+from workflows.contracts import names, policies
+from workflows.contracts.agents import AgentDefinition, PinnedAgent, ToolKind
+from workflows.contracts.errors import FailureClass, StepError
+from workflows.contracts.messages import FinishReason, ModelResponse, Usage
+from workflows.contracts.runs import ModelCallRequest, ModelTurn, RunInput, RunOutcome, ToolCallRef, ToolOutcome, ToolRunRequest, TurnKind
+
+log = structlog.get_logger("tests.telemetry")
+
+USAGE = Usage(input_tokens=100, cached_input_tokens=40, output_tokens=10)
+COST = Decimal("0.25")
+PLANTED = "sk-ant-api03-PLANTEDplanted1234567890"
+CONTENT = "the customer lives in Rotterdam"
+FAILED_ONCE: Counter[str] = Counter()
+"""How often `call_model` failed for a run, so that a test can say that the fault fired."""
+
+
+def agent(name: str) -> PinnedAgent:
+    return AgentDefinition(name=name, model="simulated:sim-1", instructions=CONTENT).pin()
+
+
+@activity.defn(name=names.CALL_MODEL)
+async def call_model(request: ModelCallRequest) -> ModelTurn:
+    """`flaky` fails once; `boss` calls the agent `helper` first; `worker` calls the tool `look_up` first; then all answer."""
+    first = request.step == 1
+    with model_call_span(provider="simulated", model="sim-1", agent=request.agent.name, max_output_tokens=64) as span:
+        if request.agent.name == "flaky" and activity.info().attempt == 1:
+            FAILED_ONCE[request.run_id] += 1
+            raise StepError(f"overloaded, with {PLANTED}", failure_class=FailureClass.TRANSIENT, code="529", retry_after_s=0.01)
+        finish = FinishReason.TOOL_CALLS if first else FinishReason.STOP
+        response = ModelResponse(model="sim-1-2026", text=CONTENT, finish=finish, usage=USAGE, request_id="req-1", simulated=True)
+        span.record_usage(USAGE, COST, response=response)
+    log.info("model.answered", text=CONTENT, key=PLANTED)
+    calls: tuple[ToolCallRef, ...] = ()
+    if first and request.agent.name == "worker":
+        calls = (ToolCallRef(step=2, call_id="c1", name="look_up", arguments_hash="h"),)
+    if first and request.agent.name == "boss":
+        calls = (ToolCallRef(step=2, call_id="c1", name="helper", kind=ToolKind.AGENT, arguments_hash="h", agent=agent("helper")),)
+    kind = TurnKind.TOOLS if calls else TurnKind.FINAL
+    last = request.step + len(calls)
+    return ModelTurn(kind=kind, model="sim-1", calls=calls, usage=USAGE, cost_usd=COST, step=request.step, last_step=last, simulated=True)
+
+
+@activity.defn(name=names.RUN_TOOL)
+async def run_tool(request: ToolRunRequest) -> ToolOutcome:
+    with tool_span(request.name, call_id=request.call_id) as span:
+        trace.get_current_span().add_event(f"asked the shop with {PLANTED}", {"shop.note": f"uses {PLANTED}"})
+        span.record_outcome(ok=True)
+    return ToolOutcome(ok=True, result_hash="r", result_bytes=2)
+
+
+def agent_worker(client: Client, task_queue: str, *, cached: int = 100) -> Worker:
+    passed = SandboxRestrictions.default.with_passthrough_modules("workflows", "pydantic", "pydantic_core", "annotated_types")
+    return Worker(
+        client,
+        task_queue=task_queue,
+        workflows=[AgentRun],
+        activities=[call_model, run_tool],
+        interceptors=[EdgeInterceptor()],
+        workflow_runner=SandboxedWorkflowRunner(restrictions=passed),
+        max_cached_workflows=cached,
+        max_concurrent_workflow_task_polls=1 if cached == 0 else None,
+    )
+
+
+async def start_run(client: Client, task_queue: str, agent_name: str) -> WorkflowHandle[AgentRun, RunOutcome]:
+    given = RunInput(run_id=task_queue, agent=agent(agent_name), tenant="acme")
+    return await client.start_workflow(
+        AgentRun.run, given, id=given.run_id, task_queue=task_queue, task_timeout=timedelta(seconds=policies.WORKFLOW_TASK_S)
+    )
