@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
@@ -28,7 +28,10 @@ class Backend:
     settings: Settings
     temporal: Client
     database: Database
-    definitions: Definitions
+    definitions: Definitions = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "definitions", Definitions(self.database))
 
     def handle(self, run_id: str) -> WorkflowHandle[Any, RunOutcome]:
         """Temporal's handle of a run, whichever of its executions is the current one."""
@@ -44,8 +47,7 @@ async def open_backend(settings: Settings) -> AsyncIterator[Backend]:
         SettingsError: one of them refuses us.
     """
     async with open_database(settings) as database:
-        temporal = await connect_temporal(settings)
-        yield Backend(settings=settings, temporal=temporal, database=database, definitions=Definitions(database))
+        yield Backend(settings=settings, temporal=await connect_temporal(settings), database=database)
 
 
 @contextlib.asynccontextmanager
