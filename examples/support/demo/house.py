@@ -27,7 +27,8 @@ LATENCY = "*,first_token_s=2.2,per_token_s=0.012,jitter=0.6"
 """About what a small model takes: slow enough that a kill meets calls in the air, quick enough for a demo."""
 SIMULATED_TIERS = {"fast": ["openai:gpt-5-mini"], "smart": ["anthropic:claude-sonnet-4-5"]}
 """Both of the provider's dialects are spoken."""
-_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL")
+_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
+_ADDRESSES = ("OPENAI_BASE_URL", "ANTHROPIC_BASE_URL")
 
 
 class DemoError(Exception):
@@ -55,13 +56,13 @@ class House:
         command += ["--latency", LATENCY, "--seed", str(seed)]
         self._provider = await launch(self._plan("simulated provider", command, dict(os.environ)))
         ready = await _until(lambda: self._ready_line(self._provider), self._provider)
-        self._urls = {"OPENAI_BASE_URL": ready["openai_url"], "ANTHROPIC_BASE_URL": ready["anthropic_url"]}
+        self._urls = {"openai": ready["openai_url"], "anthropic": ready["anthropic_url"]}
 
     async def billed_calls(self) -> tuple[BilledCall, ...] | None:
         """What the provider charges for, by its own journal; None with a real one, which shows it to nobody."""
         if not self._urls:
             return None
-        async with aiohttp.ClientSession() as http, http.get(f"{self._urls['ANTHROPIC_BASE_URL']}/control/journal") as answer:
+        async with aiohttp.ClientSession() as http, http.get(f"{self._urls['anthropic']}/control/journal") as answer:
             answer.raise_for_status()
             return billed_calls(await answer.json())
 
@@ -70,16 +71,15 @@ class House:
         self.workers += 1
         models = self._folder / "models"
         models.mkdir(exist_ok=True)
-        tiers = {tier: [self._model] for tier in SIMULATED_TIERS} if self._model else SIMULATED_TIERS
-        (models / "models.yaml").write_text(yaml.safe_dump({"tiers": tiers}), encoding="utf-8")
+        (models / "models.yaml").write_text(yaml.safe_dump(self._models()), encoding="utf-8")
         command = ["-m", "worker", "--agents", str(EXAMPLE), "--agents", str(models)]
         self.worker = await launch(self._plan(f"worker-{self.workers}", command, self.worker_environment(os.environ)))
         return self.worker
 
     def worker_environment(self, own: Mapping[str, str]) -> dict[str, str]:
         """The environment of a worker, made of the demo's own."""
-        kept = dict(own) if self._model else {name: value for name, value in own.items() if name not in _KEYS}
-        simulated = {} if self._model else {"OPENAI_API_KEY": "simulated", "ANTHROPIC_API_KEY": "simulated", **self._urls}
+        kept = dict(own) if self._model else {name: value for name, value in own.items() if name not in _ADDRESSES}
+        simulated = {} if self._model else dict.fromkeys(_KEYS, "simulated")
         return (
             kept
             | simulated
@@ -92,6 +92,13 @@ class House:
                 "HOLDFAST_LOG_FORMAT": "json",
             }
         )
+
+    def _models(self) -> dict[str, Any]:
+        """What models.yaml says: the real model for every tier, or the simulated provider behind both names."""
+        if self._model:
+            return {"tiers": {tier: [self._model] for tier in SIMULATED_TIERS}}
+        providers = {name: {"dialect": name, "base_url": url, "api_key_env": f"{name.upper()}_API_KEY"} for name, url in self._urls.items()}
+        return {"tiers": SIMULATED_TIERS, "providers": providers}
 
     async def kill_worker(self) -> float:
         """End the worker as a crash would; gives the moment, in seconds since the epoch, when it was sure to be gone.

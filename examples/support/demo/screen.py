@@ -44,7 +44,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """One line that stays."""
-        self._console.print(f"[dim]{time.monotonic() - self._started:5.1f} s[/dim]  {escape(text)}", highlight=False)
+        self._console.print(f"[dim]{time.monotonic() - self._started:5.1f} s[/dim]  {escape(text)}", highlight=False, soft_wrap=True)
 
     def show(self, states: Mapping[str, RunState], runs: Sequence[TicketRun]) -> None:
         """Show how far all have come."""
