@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from workflows.contracts import policies
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
@@ -99,3 +103,18 @@ def test_git_leaves_secrets_alone() -> None:
 def test_every_shell_script_can_be_read_by_a_posix_shell_and_run(script: Path) -> None:
     assert run("sh", "-n", str(script)).returncode == 0
     assert os.access(script, os.X_OK)
+
+
+def test_the_systemd_unit_gives_a_worker_longer_to_stop_than_it_gives_its_calls() -> None:
+    unit = (DEPLOY / "holdfast-worker@.service").read_text()
+    assert int(re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)[1]) > policies.GRACEFUL_SHUTDOWN_S + 5  # type: ignore[index]
+    assert "-m worker --agents" in unit
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd on this machine")
+def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+    unit = (DEPLOY / "holdfast-worker@.service").read_text()
+    copy = tmp_path / "holdfast-worker@.service"
+    copy.write_text(re.sub(r"^ExecStart=\S+", f"ExecStart={sys.executable}", unit, flags=re.MULTILINE))
+    verified = run("systemd-analyze", "verify", str(copy))
+    assert not [line for line in verified.stderr.splitlines() if "holdfast-worker" in line]
