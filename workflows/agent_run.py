@@ -53,7 +53,7 @@ class AgentRun:
         self._corrections = carry.corrections
         self._compacted = carry.compacted
         self._repeats = RepeatWatch(carry.repeats)
-        self._control = RunControl(carry.worked_s, self._show)
+        self._control = RunControl(carry.worked_s, carry.waited_s, self._show, tells_caller=given.parent_run_id is not None)
         self._doing = "starting"
         self._model = carry.agent.model
 
@@ -81,6 +81,7 @@ class AgentRun:
             preview=turn.preview,
             totals=self._totals,
             simulated=turn.simulated,
+            waited_s=self._control.waited_s,
         )
 
     @workflow.signal(name=names.APPROVE)
@@ -172,8 +173,6 @@ class AgentRun:
 
     async def _stop_at_limit(self, reached: str) -> None:
         parked = Parked(failure_class=FailureClass.LIMIT, cause=reached, step=self._step + 1, what=f"run {self._agent.name}")
-        if self._given.parent_run_id:
-            raise Aborted(parked)
         await self._control.park(parked, may_skip=False)
 
     async def _compact(self, turn: ModelTurn) -> None:
@@ -240,7 +239,8 @@ class AgentRun:
                 self._append(call, "The conversation is handed over to one agent at a time.", is_error=True)
         self._now(self._step, "running " + ", ".join(call.name for call in turn.calls))
         self._totals = self._totals.model_copy(update={"steps": self._totals.steps + len(turn.calls)})
-        await _all(steps)
+        with self._control.waits_of_sub_runs_forgiven():
+            await _all(steps)
         if handed_over is not None and handed_over.agent is not None:
             self._append(handed_over, f"You are now {handed_over.agent.name}; the conversation so far is above.")
             self._agent = handed_over.agent.model_copy(update={"limits": self._agent.limits})
@@ -325,6 +325,7 @@ class AgentRun:
             f"agent {call.name}",
         )
         self._totals = add_child(self._totals, outcome.totals)
+        self._control.sub_run_waited(outcome.waited_s)
         failure = outcome.failure
         text = f"The agent {call.name} stopped: {failure.cause}" if failure else outcome.preview
         self._repeats.seen(call, hashlib.sha256(text.encode()).hexdigest()[:16])
@@ -380,6 +381,7 @@ class AgentRun:
             repeats=self._repeats.calls,
             compacted=self._compacted,
             worked_s=self._control.worked_s,
+            waited_s=self._control.waited_s,
         )
 
     def _failed(self, parked: Parked) -> RunOutcome:
@@ -387,7 +389,12 @@ class AgentRun:
         self._doing = "stopped"
         self._control.close(RunStatus.FAILED, self._totals)
         outcome = RunOutcome(
-            run_id=self._given.run_id, status=RunStatus.FAILED, agent=self._agent.name, totals=self._totals, failure=parked
+            run_id=self._given.run_id,
+            status=RunStatus.FAILED,
+            agent=self._agent.name,
+            totals=self._totals,
+            failure=parked,
+            waited_s=self._control.waited_s,
         )
         if self._given.parent_run_id:
             return outcome
@@ -395,8 +402,16 @@ class AgentRun:
 
 
 async def _all(steps: list[Coroutine[Any, Any, None]]) -> None:
-    """Await all, and raise the first failure only when every one has ended, so that none is left behind."""
-    results = await asyncio.gather(*steps, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
+    """Await all; when one raises, as an order to abort does, cancel the others, and raise only when every one has ended."""
+    if not steps:
+        return
+    tasks = [asyncio.create_task(step) for step in steps]
+    try:
+        await workflow.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    failures = [result for result in results if isinstance(result, BaseException)]
+    if failures:
+        raise next((failure for failure in failures if isinstance(failure, Aborted)), failures[0])

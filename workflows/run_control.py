@@ -53,9 +53,12 @@ def read_order(kind: type[OrderT], given: tuple[Any, ...]) -> OrderT | None:
 class RunControl:
     """The run's status, and every wait that a person ends."""
 
-    def __init__(self, worked_s: float, show: Callable[[], None]) -> None:
+    def __init__(self, worked_s: float, waited_s: float, show: Callable[[], None], *, tells_caller: bool) -> None:
         self._show = show
+        self._tells_caller = tells_caller
         self._worked_s = worked_s
+        self._waited_s = waited_s
+        self._sub_run_waited_s = 0.0
         self._since = workflow.time()
         self._waits = 0
         self._parked: dict[int, Parked] = {}
@@ -63,6 +66,7 @@ class RunControl:
         self._redrives: list[Redrive] = []
         self._approvals: dict[str, Approval] = {}
         self._decisions: dict[str, tuple[Decision, bool]] = {}
+        self._aborted = False
         self._shown = RunStatus.RUNNING
         self._closed: RunStatus | None = None
 
@@ -89,6 +93,25 @@ class RunControl:
     def worked_s(self) -> float:
         """Seconds of work so far; waiting for people does not count."""
         return self._worked_s + (0.0 if self._waits else workflow.time() - self._since)
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds spent waiting for people so far, sub-runs' waits included."""
+        return self._waited_s
+
+    def sub_run_waited(self, waited_s: float) -> None:
+        """Note how long a sub-run waited for people; what runs side by side waits at the same time, so the longest counts."""
+        self._sub_run_waited_s = max(self._sub_run_waited_s, waited_s)
+
+    @contextmanager
+    def waits_of_sub_runs_forgiven(self) -> Iterator[None]:
+        """Take out of the time worked within the block what its sub-runs waited for people."""
+        before_s = self.worked_s
+        self._sub_run_waited_s = 0.0
+        yield
+        forgiven_s = min(self._sub_run_waited_s, self.worked_s - before_s)
+        self._worked_s -= forgiven_s
+        self._waited_s += forgiven_s
 
     def ruled_again(self, step: int) -> bool:
         """Whether a person ruled that the step's effect, of unknown outcome, may be done again."""
@@ -121,7 +144,7 @@ class RunControl:
             try:
                 return await attempt()
             except (ActivityError, ChildWorkflowError) as error:
-                if is_cancelled_exception(error):
+                if is_cancelled_exception(error) and (self._aborted or workflow.cancellation_reason() is not None):
                     raise
                 wait_s = retry_after_s(error)
                 if wait_s is not None:
@@ -134,9 +157,12 @@ class RunControl:
         """Wait, visibly, until a person says how to go on.
 
         Raises:
-            Aborted: the run is to end.
+            Aborted: the run is to end, or a sub-run has reached a limit, which its caller is told instead.
             Skipped: the call's result is given.
         """
+        if self._tells_caller and parked.failure_class is FailureClass.LIMIT:
+            self._aborted = True
+            raise Aborted(parked)
         self._parked[parked.step] = parked
         while True:
             seen = len(self._redrives)
@@ -149,6 +175,7 @@ class RunControl:
         del self._parked[parked.step]
         self._publish()
         if order.action == "abort":
+            self._aborted = True
             raise Aborted(parked)
         if order.action == "skip":
             raise Skipped(order.result)
@@ -169,6 +196,7 @@ class RunControl:
     def _waiting(self) -> Iterator[None]:
         if self._waits == 0:
             self._worked_s += workflow.time() - self._since
+            self._since = workflow.time()
         self._waits += 1
         self._publish()
         try:
@@ -176,6 +204,7 @@ class RunControl:
         finally:
             self._waits -= 1
             if self._waits == 0:
+                self._waited_s += workflow.time() - self._since
                 self._since = workflow.time()
 
     def _publish(self) -> None:

@@ -10,12 +10,14 @@ import uuid
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 from temporalio import activity
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client, WorkflowHandle
+from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import TimeSkipper
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
@@ -259,9 +261,16 @@ class Engine:
     async def until(self, handle: Any, reached: Callable[[RunView], bool]) -> RunView:
         """Ask the run how it stands until it stands so."""
         async with asyncio.timeout(WAIT_S):
-            while not reached(view := await handle.query(AgentRun.view)):
+            while True:
+                try:
+                    view: RunView = await handle.query(AgentRun.view)
+                except RPCError as error:  # a sub-run that its caller has yet to start
+                    if error.status is not RPCStatusCode.NOT_FOUND:
+                        raise
+                else:
+                    if reached(view):
+                        return view
                 await asyncio.sleep(0.02)
-        return view
 
     async def parked(self, handle: Any) -> RunView:
         """The run once it is parked."""
@@ -279,8 +288,6 @@ def sandbox() -> SandboxedWorkflowRunner:
 
 def worker(client: Client, task_queue: str, script: Script, **options: Any) -> Worker:
     """A worker with the real workflow, the real edge and scripted activities; cancellations reach activities quickly."""
-    from datetime import timedelta
-
     return Worker(
         client,
         task_queue=task_queue,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from temporalio import exceptions
-from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError, FailureError
+from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError, FailureError, is_cancelled_exception
 
 from workflows.contracts.errors import FailureClass
 from workflows.contracts.messages import Frozen
@@ -31,6 +31,8 @@ def parked_by(error: FailureError, step: int, what: str) -> Parked:
             inner = parked_by(cause.cause, step, what)
             return inner.model_copy(update={"cause": f"{inner.cause} (given up: {text})"[:CAUSE_CHARS]})
         return Parked(failure_class=FailureClass.TRANSIENT, cause=text, step=step, what=what)
+    if is_cancelled_exception(error):
+        return Parked(failure_class=FailureClass.CALLER, cause="it was cancelled by itself, the run was not", step=step, what=what)
     text = str(cause or error)[:CAUSE_CHARS] or type(error).__name__
     return Parked(failure_class=FailureClass.CODE, cause=text, step=step, what=what)
 

@@ -203,6 +203,7 @@ class Carry(Frozen):
     compacted: bool = False
     """The history was summarised since the last model call that succeeded."""
     worked_s: float = 0
+    waited_s: float = 0
 
 
 class RunInput(Frozen):
@@ -229,6 +230,8 @@ class RunOutcome(Frozen):
     totals: Totals
     failure: Parked | None = None
     simulated: bool = False
+    waited_s: float = 0
+    """Seconds spent waiting for people, which count as nobody's working time."""
 
 
 class RunView(Frozen):
