@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
-import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from client.orchestrator import Orchestrator
 from client.settings import Settings
 from client.temporal import connect_temporal
 from devstack.stack import RunningStack, StackSettings, open_stack
+from testkit.processes import process, provider_process, worker_process
 
 HERE = Path(__file__).parent
 PROVIDER_KEY = "bench-key-of-no-worth"
@@ -93,20 +92,22 @@ async def open_laboratory() -> AsyncIterator[Laboratory]:
     async with contextlib.AsyncExitStack() as exits:
         stack = await exits.enter_async_context(open_stack(settings))
         folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="holdfast-bench-")))
-        provider_url = exits.enter_context(_provider(folder, environment))
+        latency = ["--latency", "gpt-5,first_token_s=0.05"]
+        urls = await exits.enter_async_context(provider_process("benchmarks.simulation:answer", environment, folder, latency))
         environment |= {
             "TEMPORAL_ADDRESS": stack.temporal_address,
             "DATABASE_URL": stack.database_url,
-            "BENCH_PROVIDER_URL": provider_url,
+            "BENCH_PROVIDER_URL": urls.openai,
             "BENCH_PROVIDER_KEY": PROVIDER_KEY,
         }
-        bare_worker = exits.enter_context(_process(["-m", "benchmarks.bare"], environment, folder / "bare.log"))
-        ours = ["-m", "worker", "--agents", str(HERE / "agents")]
-        holdfast_worker = exits.enter_context(_process(ours, environment, folder / "holdfast.log"))
+        bare_worker = await exits.enter_async_context(process("bare", ["-m", "benchmarks.bare"], environment, folder))
+        holdfast_worker = await exits.enter_async_context(worker_process([HERE / "agents"], environment, folder))
         ours_settings = Settings.from_environment(environment)
         client = await connect_temporal(ours_settings)
         holdfast = await exits.enter_async_context(Orchestrator.connect(ours_settings))
-        laboratory = Laboratory(stack, ours_settings, client, holdfast, bare_worker, holdfast_worker)
+        laboratory = Laboratory(
+            stack, ours_settings, client, holdfast, psutil.Process(bare_worker.pid), psutil.Process(holdfast_worker.pid)
+        )
         try:
             await _warm_up(laboratory)
             yield laboratory
@@ -117,48 +118,8 @@ async def open_laboratory() -> AsyncIterator[Laboratory]:
 
 
 async def _warm_up(laboratory: Laboratory) -> None:
-    """Wait until both workers serve, and let caches and pools fill."""
+    """Let caches and pools fill."""
     async with asyncio.timeout(60):
-        while "bench" not in [agent.name for agent in await laboratory.holdfast.agents()]:
-            await asyncio.sleep(0.2)
         for number in range(5):
             await laboratory.bare(f"warm-bare-{number}", "gpt-5-mini", 2)
             await laboratory.ours(f"warm-ours-{number}", "bench", 2)
-
-
-@contextlib.contextmanager
-def _provider(folder: Path, environment: dict[str, str]) -> Iterator[str]:
-    arguments = ["-m", "devstack.simulated_provider", "--policy", "benchmarks.simulation:answer", "--die-with-parent"]
-    arguments += ["--latency", "gpt-5,first_token_s=0.05"]
-    log = folder / "provider.log"
-    with _process(arguments, environment, log):
-        ready = _first_line(log)
-        yield json.loads(ready)["openai_url"]
-
-
-def _first_line(log: Path, timeout_s: float = 20) -> str:
-    import time
-
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        lines = log.read_text(errors="replace").splitlines()
-        if lines and lines[0].startswith("{"):
-            return lines[0]
-        time.sleep(0.05)
-    raise RuntimeError(f"the simulated provider did not start: {log.read_text(errors='replace')}")
-
-
-@contextlib.contextmanager
-def _process(arguments: list[str], environment: dict[str, str], log: Path) -> Iterator[psutil.Process]:
-    """A Python process whose output goes to a file, so that nothing can stall it."""
-    with log.open("wb") as output:
-        process = subprocess.Popen([sys.executable, *arguments], env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=HERE.parent)
-    try:
-        yield psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=40)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()

@@ -71,12 +71,17 @@ async def _throughput(laboratory: Laboratory, figures: dict[str, float | int | s
     for turn in range(ROUNDS):
         _say(f"{CROWD} at once, round {turn + 1} of {ROUNDS}")
         bare.append(await _crowd(laboratory, laboratory.bare_worker, lambda n, t=turn: laboratory.bare(f"crowd-bare-{t}-{n}", "gpt-5", 2)))  # type: ignore[misc]
-        ours.append(await _crowd(laboratory, laboratory.holdfast_worker, lambda n, t=turn: laboratory.ours(f"crowd-ours-{t}-{n}", "bench_slow", 2)))  # type: ignore[misc]
+        ours.append(
+            await _crowd(laboratory, laboratory.holdfast_worker, lambda n, t=turn: laboratory.ours(f"crowd-ours-{t}-{n}", "bench_slow", 2))
+        )  # type: ignore[misc]
     rows: list[list[object]] = []
     for label, crowds in (("bare", bare), ("Holdfast", ours)):
         parts = [statistics.median(getattr(crowd.cpu_ms, part) for crowd in crowds) for part in ("worker", "server", "database", "total")]
         rows.append([label, statistics.median(crowd.runs_per_s for crowd in crowds), *parts])
-    ratios = [b / a if isinstance(a, float) and isinstance(b, float) and a else float("nan") for a, b in zip(rows[0][1:], rows[1][1:], strict=True)]
+    ratios = [
+        b / a if isinstance(a, float) and isinstance(b, float) and a else float("nan")
+        for a, b in zip(rows[0][1:], rows[1][1:], strict=True)
+    ]
     rows.append(["ratio", *ratios])
     figures["throughput_ratio"] = round(ratios[0], 3)
     figures["cpu_ratio"] = round(ratios[4], 3)
