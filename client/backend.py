@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
@@ -28,10 +28,7 @@ class Backend:
     settings: Settings
     temporal: Client
     database: Database
-    definitions: Definitions = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "definitions", Definitions(self.database))
+    definitions: Definitions
 
     def handle(self, run_id: str) -> WorkflowHandle[Any, RunOutcome]:
         """Temporal's handle of a run, whichever of its executions is the current one."""
@@ -47,7 +44,8 @@ async def open_backend(settings: Settings) -> AsyncIterator[Backend]:
         SettingsError: one of them refuses us.
     """
     async with open_database(settings) as database:
-        yield Backend(settings=settings, temporal=await connect_temporal(settings), database=database)
+        temporal = await connect_temporal(settings)
+        yield Backend(settings=settings, temporal=temporal, database=database, definitions=Definitions(database))
 
 
 @contextlib.asynccontextmanager
