@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,7 @@ class TemporalServer(OwnServer):
             command=[str(self._settings.program), *arguments],
             log=self.folder / "temporal.log",
             cwd=self.folder,
+            stop_signals=(signal.SIGTERM,) if self.kept else (signal.SIGKILL,),  # an orderly end takes a second
             stop_grace_s=STOP_GRACE_S,
             pass_fds=(self._lock,),
             remove=() if self.kept else (self.folder,),

@@ -9,7 +9,6 @@ import sys
 import textwrap
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,4 +94,3 @@ async def run_script() -> AsyncIterator[RunScript]:
         if process.returncode is None:
             process.kill()
         await process.communicate()
-

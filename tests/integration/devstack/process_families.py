@@ -1,6 +1,8 @@
-"""Questions about processes."""
+"""Questions about processes and what they leave."""
 
 from __future__ import annotations
+
+import os
 
 import psutil
 
@@ -16,3 +18,8 @@ def alive(pid: int) -> bool:
 def family(pid: int) -> list[int]:
     """A process with all its descendants."""
     return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+
+
+def exists(path: str) -> bool:
+    """Whether a file or folder is there."""
+    return os.path.exists(path)

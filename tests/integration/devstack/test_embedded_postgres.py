@@ -7,7 +7,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from process_families import alive, family
+from process_families import alive, exists, family
 
 from devstack import postgres
 from devstack.errors import FolderInUseError, FolderUnusableError, PortInUseError, ServerStartError
@@ -23,6 +23,11 @@ async def fetch(dsn: str, query: str) -> object:
         return await connection.fetchval(query)
     finally:
         await connection.close()
+
+
+async def until_somebody_sleeps(dsn: str) -> None:
+    while not await fetch(dsn, "select count(*) from pg_stat_activity where wait_event = 'PgSleep'"):  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
 
 
 async def run_on(folder: Path | None, *queries: str, port: int = 0) -> list[object]:
@@ -77,8 +82,8 @@ async def test_a_crash_while_clients_work_leaves_none_of_its_processes_behind() 
     async with EmbeddedPostgres(PostgresSettings()).running() as server:
         connection = await asyncpg.connect(server.dsn)
         busy = asyncio.create_task(connection.execute("select pg_sleep(60)"))
-        while await fetch(server.dsn, "select count(*) from pg_stat_activity where wait_event = 'PgSleep'") != 1:
-            await asyncio.sleep(0.02)
+        async with asyncio.timeout(15):
+            await until_somebody_sleeps(server.dsn)
         assert server.pid is not None
         processes = family(server.pid)
         assert len(processes) > 3
@@ -130,9 +135,10 @@ async def test_the_pid_file_of_a_crashed_server_whose_number_was_given_away_is_n
     stranger = await asyncio.create_subprocess_exec("sleep", "600", user=data.stat().st_uid if os.geteuid() == 0 else None)
     try:
         (data / "postmaster.pid").write_text(f"{stranger.pid}\n{data}\n1700000000\n54321\n\n127.0.0.1\n  1 1\nready\n")
-        with monkeypatch.context() as patched, pytest.raises(ServerStartError, match="already exists"):
+        with monkeypatch.context() as patched:
             patched.setattr(postgres, "forget_dead_server", lambda _: None)
-            await run_on(tmp_path, "select 1")
+            with pytest.raises(ServerStartError, match="already exists"):
+                await run_on(tmp_path, "select 1")
         assert await run_on(tmp_path, "select answer from kept") == [7]
     finally:
         stranger.kill()
@@ -150,14 +156,14 @@ async def test_a_first_start_that_was_cut_off_is_begun_anew(tmp_path: Path) -> N
 async def test_data_of_another_version_is_refused_with_the_remedy(tmp_path: Path) -> None:
     await run_on(tmp_path, "select 1")
     (tmp_path / "data" / "PG_VERSION").write_text("9\n")
-    with pytest.raises(FolderUnusableError, match="was made by PostgreSQL 9,.*move that folder away"):
+    with pytest.raises(FolderUnusableError, match=r"was made by PostgreSQL 9,.*move that folder away"):
         await run_on(tmp_path, "select 1")
 
 
 async def test_a_lost_password_is_told_with_the_remedy(tmp_path: Path) -> None:
     await run_on(tmp_path, "select 1")
     (tmp_path / "password").unlink()
-    with pytest.raises(FolderUnusableError, match="password.*cannot be read.*put it back"):
+    with pytest.raises(FolderUnusableError, match=r"password.*cannot be read.*put it back"):
         await run_on(tmp_path, "select 1")
 
 
@@ -170,7 +176,7 @@ async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 async def test_broken_data_is_told_with_the_servers_last_words(tmp_path: Path) -> None:
     await run_on(tmp_path, "select 1")
     (tmp_path / "data" / "global" / "pg_control").write_bytes(b"")
-    with pytest.raises(ServerStartError, match="PostgreSQL did not start.*pg_control"):
+    with pytest.raises(ServerStartError, match=r"PostgreSQL did not start.*pg_control"):
         await run_on(tmp_path, "select 1")
 
 
@@ -197,7 +203,7 @@ async def test_when_the_parent_ends_nothing_is_left(number: int, run_script, eve
     assert {script.ready["server"], script.ready["supervisor"]} < set(processes)
     script.process.send_signal(number)
     await eventually(lambda: not any(alive(pid) for pid in processes))
-    assert not Path(script.ready["folder"]).exists()
+    assert not exists(script.ready["folder"])
 
 
 async def test_a_killed_parents_data_is_whole_and_free_for_the_next(tmp_path: Path, run_script) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from process_families import alive, family
+from process_families import alive, exists, family
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 
@@ -126,7 +126,7 @@ async def test_when_the_process_that_opened_it_ends_nothing_of_the_stack_is_left
     assert {script.ready["temporal"], script.ready["postgres"]} < set(processes)
     script.process.send_signal(number)
     await eventually(lambda: not any(alive(pid) for pid in processes))
-    assert [folder for folder in script.ready["folders"] if Path(folder).exists()] == []
+    assert [folder for folder in script.ready["folders"] if exists(folder)] == []
 
 
 async def test_ctrl_c_in_the_terminal_reaches_us_alone_and_the_state_is_whole(tmp_path: Path, run_script, eventually) -> None:

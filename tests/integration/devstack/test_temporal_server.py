@@ -38,9 +38,7 @@ class Sleeper:
 
 
 def server(program: TemporalProgram, folder: Path | None = None, *, port: int = 0, ui_port: int | None = None) -> TemporalServer:
-    return TemporalServer(
-        TemporalSettings(program=program.path, folder=folder, port=port, ui_port=ui_port, lock_wait_s=0.2)
-    )
+    return TemporalServer(TemporalSettings(program=program.path, folder=folder, port=port, ui_port=ui_port, lock_wait_s=0.2))
 
 
 async def test_a_run_can_be_started_the_moment_the_server_is_up_and_the_web_ui_answers(temporal_program) -> None:
@@ -51,7 +49,7 @@ async def test_a_run_can_be_started_the_moment_the_server_is_up_and_the_web_ui_a
         assert running.ui_url is not None
 
         def page() -> str:
-            with urllib.request.urlopen(f"{running.ui_url}/", timeout=10) as response:
+            with urllib.request.urlopen(f"{running.ui_url}/", timeout=10) as response:  # noqa: S310 - our own server
                 return response.read().decode()
 
         assert "<!doctype html>" in (await asyncio.to_thread(page)).lower()
@@ -155,7 +153,7 @@ async def test_a_second_server_on_the_same_folder_is_refused(tmp_path: Path, tem
 
 async def test_a_file_that_is_no_database_is_told(tmp_path: Path, temporal_program) -> None:
     (tmp_path / "temporal.db").write_bytes(b"this is no database" * 100)
-    with pytest.raises(ServerStartError, match="the Temporal server did not start.*not a database"):
+    with pytest.raises(ServerStartError, match=r"the Temporal server did not start.*not a database"):
         async with server(temporal_program, tmp_path).running():
             pytest.fail("it started")
 
@@ -174,7 +172,7 @@ async def test_a_program_that_cannot_be_run_is_told(tmp_path: Path) -> None:
     (tmp_path / "temporal").write_text("not a program")
     (tmp_path / "temporal").chmod(0o755)
     broken = TemporalProgram(tmp_path / "temporal", "broken", "0")
-    with pytest.raises(ServerStartError, match="the Temporal server could not be run.*Exec format error"):
+    with pytest.raises(ServerStartError, match=r"the Temporal server could not be run.*Exec format error"):
         async with server(broken, tmp_path / "data").running():
             pytest.fail("it started")
 

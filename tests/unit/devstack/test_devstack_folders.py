@@ -44,18 +44,21 @@ def test_a_cache_folder_that_cannot_be_written_is_named_with_the_remedy(tmp_path
 
 async def test_a_second_holder_gets_the_lock_when_the_first_lets_go(tmp_path: Path, lines: list[str]) -> None:
     order: list[str] = []
-    held = asyncio.Event()
+    held, waited_for = asyncio.Event(), asyncio.Event()
+
+    def on_wait(line: str) -> None:
+        lines.append(line)
+        waited_for.set()
 
     async def first() -> None:
         async with locked(tmp_path / "lock", wait_s=0, purpose="first"):
             held.set()
-            while not lines:  # until the second tells that it waits
-                await asyncio.sleep(0.01)
+            await waited_for.wait()
             order.append("first")
 
     async def second() -> None:
         await held.wait()
-        async with locked(tmp_path / "lock", wait_s=10, purpose="which works", on_wait=lines.append):
+        async with locked(tmp_path / "lock", wait_s=10, purpose="which works", on_wait=on_wait):
             order.append("second")
 
     await asyncio.gather(first(), second())

@@ -95,7 +95,7 @@ async def test_each_way_that_failed_says_why_in_one_line_before_the_build(
     assert order[:4] == ["TEMPORAL_ADDRESS", "temporal on PATH", "cache", "download by the Temporal SDK"]
     assert "is too old" in lines[1]
     assert "6 to 8 minutes" in lines[4]
-    assert "built the Temporal server in 0 s" in lines[-1]
+    assert any("built the Temporal server in 0 s" in line for line in lines)
     assert all("\n" not in line for line in lines)
 
 
@@ -194,7 +194,7 @@ async def test_a_download_without_internet_fails_within_seconds_and_says_why(
         with pytest.raises(sdk_download.DownloadFailedError, match="failed to download") as raised:
             await sdk_download.download(tmp_path / "temporal", environment, lines.append)
     assert len(str(raised.value).splitlines()) == 1
-    assert list(tmp_path.glob("download-*")) == []
+    assert [name for name in os.listdir(tmp_path) if name.startswith("download-")] == []
 
 
 async def test_a_download_from_which_nothing_arrives_is_given_up_on(
