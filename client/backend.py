@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
-from temporalio.client import Client, WorkflowHandle
+from temporalio.client import Client, Interceptor, WorkflowHandle
 
 from client.settings import Settings
 from client.temporal import connect_temporal
@@ -17,6 +18,9 @@ from state.pool import Database, DatabaseUnavailableError
 from workflows.agent_run import AgentRun
 from workflows.contracts.errors import SettingsError
 from workflows.contracts.runs import RunOutcome
+
+if TYPE_CHECKING:
+    from telemetry.setup import Telemetry
 
 POOL_SIZE = 10
 
@@ -36,16 +40,29 @@ class Backend:
 
 
 @contextlib.asynccontextmanager
-async def open_backend(settings: Settings) -> AsyncIterator[Backend]:
-    """Connect to both for the length of the block.
+async def open_backend(settings: Settings, telemetry: Telemetry | None = None) -> AsyncIterator[Backend]:
+    """Connect to both for the length of the block; spans and log lines go where `telemetry` says, or the process's own tracing.
 
     Raises:
         UnavailableError: one of them does not answer; names which, and the remedy.
         SettingsError: one of them refuses us.
     """
     async with open_database(settings) as database:
-        temporal = await connect_temporal(settings)
+        interceptors = telemetry.interceptors if telemetry else _tracing_of_the_process()
+        runtime = telemetry.runtime if telemetry else None
+        temporal = await connect_temporal(settings, interceptors=interceptors, runtime=runtime)
         yield Backend(settings=settings, temporal=temporal, database=database, definitions=Definitions(database))
+
+
+def _tracing_of_the_process() -> Sequence[Interceptor]:
+    """Where the program that uses us traces by OpenTelemetry already, its runs join the traces that start them."""
+    tracing = sys.modules.get("opentelemetry.trace")
+    if tracing is None or isinstance(tracing.get_tracer_provider(), tracing.ProxyTracerProvider):
+        return ()
+    from telemetry import names
+    from telemetry.trace_interceptor import TraceInterceptor
+
+    return (TraceInterceptor(tracing.get_tracer(names.SCOPE)),)
 
 
 @contextlib.asynccontextmanager

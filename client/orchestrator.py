@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack, overload
 
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
@@ -27,6 +27,9 @@ from workflows.contracts.errors import InvalidInputError
 from workflows.contracts.messages import Message, Role
 from workflows.contracts.redaction import redact
 from workflows.contracts.runs import RunInput, RunStatus
+
+if TYPE_CHECKING:
+    from telemetry.setup import Telemetry
 
 T = TypeVar("T")
 
@@ -52,16 +55,17 @@ class Orchestrator:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def connect(cls, settings: Settings | None = None) -> AsyncIterator[Orchestrator]:
+    async def connect(cls, settings: Settings | None = None, *, telemetry: Telemetry | None = None) -> AsyncIterator[Orchestrator]:
         """Connect for the length of the block: `async with Orchestrator.connect() as holdfast:`.
 
         Without settings the environment is read: TEMPORAL_ADDRESS and DATABASE_URL, or the `holdfast dev` that runs here.
+        A program that traces by OpenTelemetry finds its runs in its own traces; `telemetry` is for processes that open ours.
 
         Raises:
             SettingsError: nothing says where the servers are, or they refuse us.
             UnavailableError: Temporal or the database does not answer; names which, and the remedy.
         """
-        async with open_backend(settings or Settings.from_environment()) as backend:
+        async with open_backend(settings or Settings.from_environment(), telemetry) as backend:
             yield cls(backend)
 
     @property

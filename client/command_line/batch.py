@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
+from client.command_line.connection import connected
 from client.command_line.exits import ExitCode
 from client.command_line.terminal import put_json, say
 from client.inputs import Input, decode_text
@@ -69,7 +70,7 @@ async def run_batch(
     counts: dict[str, int] = {}
     failures: list[Result] = []
     kept: list[dict[str, Any]] = []
-    async with Orchestrator.connect() as holdfast:
+    async with connected() as holdfast:
         with _output(output) as out, _progress(len(items)) as advance:
             async with _results(holdfast, agent, items, options, concurrency) as results:
                 async for result in results:

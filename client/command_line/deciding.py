@@ -102,9 +102,9 @@ def redrive(
 
 def _order(run: str, order: Callable[[Run], Awaitable[None]], told_json: dict[str, Any], told: str, as_json: bool) -> int:
     async def given() -> int:
-        from client.orchestrator import Orchestrator
+        from client.command_line.connection import connected
 
-        async with Orchestrator.connect() as holdfast:
+        async with connected() as holdfast:
             await order(await holdfast.get(run))
         put_json({"run_id": run, **told_json}) if as_json else say(told)
         return ExitCode.OK

@@ -40,9 +40,9 @@ def runs(
     """
 
     async def listed() -> tuple[RunSummary, ...]:
-        from client.orchestrator import Orchestrator
+        from client.command_line.connection import connected
 
-        async with Orchestrator.connect() as holdfast:
+        async with connected() as holdfast:
             return await holdfast.list(status=status, agent=agent, tenant=tenant, user=user, sub_runs=sub_runs, limit=limit)
 
     found = asyncio.run(listed())
@@ -64,10 +64,10 @@ def show(run: str, /, *, json: AsJson = False) -> int:
     """
 
     async def told() -> int:
+        from client.command_line.connection import connected
         from client.command_line.report import put_report
-        from client.orchestrator import Orchestrator
 
-        async with Orchestrator.connect() as holdfast:
+        async with connected() as holdfast:
             report = await (await holdfast.get(run)).show()
         put_json(report) if json else put_report(report)
         return ExitCode.OK
@@ -84,10 +84,10 @@ def result(run: str, /, *, timeout: float | None = None, json: AsJson = False) -
     """
 
     async def waited() -> int:
+        from client.command_line.connection import connected
         from client.command_line.starting import wait_for
-        from client.orchestrator import Orchestrator
 
-        async with Orchestrator.connect() as holdfast:
+        async with connected() as holdfast:
             return await wait_for(await holdfast.get(run), timeout_s=timeout, as_json=json)
 
     return asyncio.run(waited())
@@ -103,9 +103,9 @@ def events(run: str, /, *, after: str | None = None, json: AsJson = False) -> in
     """
 
     async def followed() -> int:
-        from client.orchestrator import Orchestrator
+        from client.command_line.connection import connected
 
-        async with Orchestrator.connect() as holdfast:
+        async with connected() as holdfast:
             async for event in (await holdfast.get(run)).events(after):
                 put_line(event) if json else put(_event_line(event))
         return ExitCode.OK
@@ -117,9 +117,9 @@ def agents(*, json: AsJson = False) -> int:
     """List the agents that can be run, as workers have registered them."""
 
     async def listed() -> int:
-        from client.orchestrator import Orchestrator
+        from client.command_line.connection import connected
 
-        async with Orchestrator.connect() as holdfast:
+        async with connected() as holdfast:
             found = await holdfast.agents()
         if json:
             put_json([each.model_dump(mode="json") | {"definition_hash": each.content_hash()} for each in found])

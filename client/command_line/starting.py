@@ -73,9 +73,9 @@ def run(
 
 
 async def _run_one(agent: str, body: str, options: StartOptions, *, wait: bool, timeout_s: float | None, as_json: bool) -> int:
-    from client.orchestrator import Orchestrator
+    from client.command_line.connection import connected
 
-    async with Orchestrator.connect() as holdfast:
+    async with connected() as holdfast:
         run = await holdfast.start(agent, body, **options)
         if not wait:
             put_json({"run_id": run.id, "agent": agent, "url": run.url}) if as_json else put(run.id)
