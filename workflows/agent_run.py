@@ -17,6 +17,7 @@ from workflows.contracts.errors import FailureClass
 from workflows.contracts.runs import (
     Appendix,
     Carry,
+    CompactOutcome,
     Decision,
     MemoryRequest,
     ModelCallRequest,
@@ -143,21 +144,14 @@ class AgentRun:
                 await self._run_tools(turn)
 
     async def _ask_model(self) -> ModelTurn:
-        while reached := limit_reached(self._agent.limits, self._totals, self._control.worked_s):
-            await self._stop_at_limit(reached)
         step = self._step + 1
-        self._now(step, f"asking {self._agent.model}")
 
         async def attempt() -> ModelTurn:
+            await self._stay_within_limits()
+            self._now(step, f"asking {self._agent.model}")
             return await workflow.execute_activity(
                 stubs.call_model,
-                ModelCallRequest(
-                    run_id=self._given.run_id,
-                    step=step,
-                    agent=self._agent,
-                    tenant=self._given.tenant,
-                    appendices=tuple(self._appendices),
-                ),
+                self._model_request(step),
                 summary=f"step {step}: {self._agent.name} asks {self._agent.model}",
                 **policies.MODEL_CALL.options(within_s=self._left_s()),
             )
@@ -171,6 +165,11 @@ class AgentRun:
         self._totals = add_turn(self._totals, turn)
         return turn
 
+    async def _stay_within_limits(self) -> None:
+        """Before every attempt, since a throttled one may have waited for hours."""
+        while reached := limit_reached(self._agent.limits, self._totals, self._control.worked_s):
+            await self._stop_at_limit(reached)
+
     async def _stop_at_limit(self, reached: str) -> None:
         parked = Parked(failure_class=FailureClass.LIMIT, cause=reached, step=self._step + 1, what=f"run {self._agent.name}")
         await self._control.park(parked, may_skip=False)
@@ -182,24 +181,18 @@ class AgentRun:
             parked = Parked(failure_class=FailureClass.CONTEXT, cause=cause, step=step, what=f"call_model {self._agent.model}")
             await self._control.park(parked, may_skip=False)
             return
-        self._now(step, "summarising the older part of the conversation")
-        request = ModelCallRequest(
-            run_id=self._given.run_id,
-            step=step,
-            agent=self._agent,
-            tenant=self._given.tenant,
-            appendices=tuple(self._appendices),
-        )
-        outcome = await self._control.insist(
-            lambda: workflow.execute_activity(
+
+        async def attempt() -> CompactOutcome:
+            await self._stay_within_limits()
+            self._now(step, "summarising the older part of the conversation")
+            return await workflow.execute_activity(
                 stubs.compact_history,
-                request,
+                self._model_request(step),
                 summary=f"step {step}: summarise the history",
                 **policies.MODEL_CALL.options(within_s=self._left_s()),
-            ),
-            step,
-            "compact_history",
-        )
+            )
+
+        outcome = await self._control.insist(attempt, step, "compact_history")
         self._appendices.clear()
         self._compacted = True
         self._step = step
@@ -349,6 +342,15 @@ class AgentRun:
             ),
             self._step,
             "remember",
+        )
+
+    def _model_request(self, step: int) -> ModelCallRequest:
+        return ModelCallRequest(
+            run_id=self._given.run_id,
+            step=step,
+            agent=self._agent,
+            tenant=self._given.tenant,
+            appendices=tuple(self._appendices),
         )
 
     def _memory_request(self, step: int) -> MemoryRequest:

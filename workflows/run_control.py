@@ -133,8 +133,10 @@ class RunControl:
         return True
 
     def close(self, status: RunStatus, totals: Totals) -> None:
-        """Show the end."""
+        """Show the end: nothing waits for anybody any more."""
         self._closed = status
+        self._parked.clear()
+        self._approvals.clear()
         self._show()
         workflow.upsert_search_attributes([AGENT_STATUS.value_set(status.value), COST_USD.value_set(float(totals.cost_usd))])
 
