@@ -218,3 +218,6 @@ async def test_a_killed_supervisor_takes_its_server_with_it(run_script, eventual
     processes = family(script.ready["supervisor"])
     os.kill(script.ready["supervisor"], signal.SIGKILL)
     await eventually(lambda: not any(alive(pid) for pid in processes))
+    script.process.send_signal(signal.SIGINT)
+    await script.process.wait()
+    assert not exists(script.ready["folder"])
