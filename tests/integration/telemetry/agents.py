@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import structlog
 from opentelemetry import trace
-from temporalio import activity
+from temporalio import activity, workflow
 from temporalio.client import Client, WorkflowHandle
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
@@ -38,7 +38,7 @@ def agent(name: str) -> PinnedAgent:
 
 @activity.defn(name=names.CALL_MODEL)
 async def call_model(request: ModelCallRequest) -> ModelTurn:
-    """`flaky` fails once; `boss` calls the agent `helper` first; `worker` calls the tool `look_up` first; then all answer."""
+    """`flaky` fails once; `boss` calls the agent `helper`, `worker` and `careful` call the tool `look_up` first; then all answer."""
     first = request.step == 1
     with model_call_span(provider="simulated", model="sim-1", agent=request.agent.name, max_output_tokens=64) as span:
         if request.agent.name == "flaky" and activity.info().attempt == 1:
@@ -49,8 +49,9 @@ async def call_model(request: ModelCallRequest) -> ModelTurn:
         span.record_usage(USAGE, COST, response=response)
     log.info("model.answered", text=CONTENT, key=PLANTED)
     calls: tuple[ToolCallRef, ...] = ()
-    if first and request.agent.name == "worker":
-        calls = (ToolCallRef(step=2, call_id="c1", name="look_up", arguments_hash="h"),)
+    if first and request.agent.name in ("worker", "careful"):
+        careful = request.agent.name == "careful"
+        calls = (ToolCallRef(step=2, call_id="c1", name="look_up", arguments_hash="h", needs_approval=careful),)
     if first and request.agent.name == "boss":
         calls = (ToolCallRef(step=2, call_id="c1", name="helper", kind=ToolKind.AGENT, arguments_hash="h", agent=agent("helper")),)
     kind = TurnKind.TOOLS if calls else TurnKind.FINAL
@@ -66,12 +67,38 @@ async def run_tool(request: ToolRunRequest) -> ToolOutcome:
     return ToolOutcome(ok=True, result_hash="r", result_bytes=2)
 
 
+@workflow.defn(sandboxed=False)
+class Continuing:
+    """Continues as new until nothing is left."""
+
+    @workflow.run
+    async def run(self, left: int) -> int:
+        if left:
+            workflow.continue_as_new(left - 1)
+        return left
+
+
+BUGS: Counter[str] = Counter()
+
+
+@workflow.defn(sandboxed=False)
+class Buggy:
+    """Its first task fails by a bug; it is told how often."""
+
+    @workflow.run
+    async def run(self) -> int:
+        BUGS[workflow.info().workflow_id] += 1
+        if BUGS[workflow.info().workflow_id] == 1:
+            raise RuntimeError(f"a bug, told with {PLANTED}")
+        return BUGS[workflow.info().workflow_id]
+
+
 def agent_worker(client: Client, task_queue: str, *, cached: int = 100) -> Worker:
     passed = SandboxRestrictions.default.with_passthrough_modules("workflows", "pydantic", "pydantic_core", "annotated_types")
     return Worker(
         client,
         task_queue=task_queue,
-        workflows=[AgentRun],
+        workflows=[AgentRun, Buggy, Continuing],
         activities=[call_model, run_tool],
         interceptors=[EdgeInterceptor()],
         workflow_runner=SandboxedWorkflowRunner(restrictions=passed),

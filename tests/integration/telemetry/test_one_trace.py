@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import timedelta
 
 import pytest
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.worker import Replayer
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from telemetry.setup import Telemetry
-from tests.integration.telemetry.agents import CONTENT, FAILED_ONCE, PLANTED, agent_worker, start_run
+from tests.integration.telemetry.agents import CONTENT, FAILED_ONCE, PLANTED, Buggy, Continuing, agent_worker, start_run
 from tests.integration.telemetry.collector import Collector
 from workflows.agent_run import AgentRun
 from workflows.contracts.names import APPROVE
-from workflows.contracts.runs import Decision
+from workflows.contracts.runs import Decision, RunOutcome
 
 
 async def _run(client: Client, task_queue: str, agent_name: str, *, cached: int = 100) -> None:
@@ -107,23 +109,99 @@ async def test_nothing_is_told_twice_when_every_task_replays_the_history(
     assert (events.count("run.started"), events.count("run.ended")) == (1, 1)
 
 
-async def test_a_sub_agent_and_a_humans_decision_join_in(
+async def test_a_sub_agent_is_part_of_its_callers_trace(
     traced_client: Client, telemetry: Telemetry, collector: Collector, task_queue: str
 ) -> None:
-    async with agent_worker(traced_client, task_queue):
-        handle = await start_run(traced_client, task_queue, "boss")
-        await handle.signal(APPROVE, Decision(by="a test"))
-        async with asyncio.timeout(60):
-            await handle.result()
+    await _run(traced_client, task_queue, "boss")
     assert await telemetry.aclose()
 
     boss, helper = collector.named("invoke_agent boss"), collector.named("invoke_agent helper")
     assert (helper.trace, helper.parent) == (boss.trace, boss.id)
     assert helper.attributes["holdfast.run"] == f"{task_queue}.2"
+
+
+async def _waiting_for_approval(handle: WorkflowHandle[AgentRun, RunOutcome]) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            if (await handle.query(AgentRun.view)).approvals:
+                return
+            await asyncio.sleep(0.02)
+
+
+async def test_a_humans_decision_is_in_the_deciders_trace_and_linked_to_the_run(
+    traced_client: Client, telemetry: Telemetry, collector: Collector, task_queue: str
+) -> None:
+    async with agent_worker(traced_client, task_queue):
+        handle = await start_run(traced_client, task_queue, "careful")
+        await _waiting_for_approval(handle)
+        await handle.signal(APPROVE, Decision(by="a test"))
+        async with asyncio.timeout(60):
+            await handle.result()
+    assert await telemetry.aclose()
+
+    run = collector.named("invoke_agent careful")
     sent, handled = collector.named("SignalWorkflow:approve"), collector.named("HandleSignal:approve")
-    assert handled.parent == sent.id
-    assert sent.trace != boss.trace
-    assert handled.links in ((boss.id,), ())  # the link needs a run that has begun before the signal arrived
+    assert (handled.trace, handled.parent, handled.links) == (sent.trace, sent.id, (run.id,))
+    assert sent.trace != run.trace
+    assert collector.named("execute_tool look_up").trace == run.trace
+
+
+async def test_a_cancelled_run_is_told_as_cancelled(
+    traced_client: Client, telemetry: Telemetry, collector: Collector, task_queue: str
+) -> None:
+    async with agent_worker(traced_client, task_queue):
+        handle = await start_run(traced_client, task_queue, "careful")
+        await _waiting_for_approval(handle)
+        await handle.cancel()
+        async with asyncio.timeout(60):
+            with pytest.raises(WorkflowFailureError):
+                await handle.result()
+    assert await telemetry.aclose()
+
+    assert collector.named("invoke_agent careful").attributes["error.type"] == "cancelled"
+    assert collector.last("holdfast.runs.ended", gen_ai__agent__name="careful", holdfast__run__status="cancelled").value == 1
+
+
+async def test_executions_that_continue_as_new_stand_side_by_side(
+    traced_client: Client, telemetry: Telemetry, collector: Collector, task_queue: str
+) -> None:
+    async with agent_worker(traced_client, task_queue), asyncio.timeout(60):
+        await traced_client.execute_workflow(Continuing.run, 2, id=task_queue, task_queue=task_queue)
+    assert await telemetry.aclose()
+
+    start = collector.named("StartWorkflow:Continuing")
+    runs = [span for span in collector.spans if span.name == "RunWorkflow:Continuing"]
+    assert [run.parent for run in runs] == [start.id] * 3
+    assert sorted(str(run.attributes.get("holdfast.run.status")) for run in runs) == ["None", "continued", "continued"]
+
+
+async def test_a_workflow_task_that_fails_by_a_bug_leaves_no_span_and_only_json_lines(
+    traced_client: Client, telemetry: Telemetry, collector: Collector, task_queue: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with agent_worker(traced_client, task_queue), asyncio.timeout(60):
+        tries = await traced_client.execute_workflow(Buggy.run, id=task_queue, task_queue=task_queue, task_timeout=timedelta(seconds=1))
+    assert tries == 2
+    assert await telemetry.aclose()
+
+    assert collector.named("RunWorkflow:Buggy").status == 0
+    written = capfd.readouterr()
+    assert "workflow task" not in written.out  # where the core writes when it is not told otherwise
+    lines = [json.loads(line) for line in written.err.splitlines()]
+    loggers = {line["logger"] for line in lines}
+    assert "temporalio.core" in loggers
+    assert any("RuntimeError: a bug, told with [redacted" in line.get("exception", "") for line in lines)
+    assert PLANTED not in written.err
+
+
+async def test_a_refused_start_is_a_failed_span(traced_client: Client, telemetry: Telemetry, collector: Collector, task_queue: str) -> None:
+    await start_run(traced_client, task_queue, "worker")
+    with pytest.raises(WorkflowAlreadyStartedError):
+        await start_run(traced_client, task_queue, "worker")
+    await traced_client.get_workflow_handle(task_queue).terminate()
+    assert await telemetry.aclose()
+
+    starts = [span for span in collector.spans if span.name == "StartWorkflow:AgentRun"]
+    assert [(span.status, span.attributes.get("error.type")) for span in starts] == [(0, None), (2, "WorkflowAlreadyStartedError")]
 
 
 async def test_a_failed_attempt_is_a_span_of_its_own_and_a_count_by_class(
