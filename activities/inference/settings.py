@@ -71,7 +71,11 @@ def defaults(environ: Mapping[str, str]) -> InferenceSettings:
     smart = ("openai:gpt-5.1", "anthropic:claude-sonnet-4-5")
     if "ANTHROPIC_API_KEY" in environ and "OPENAI_API_KEY" not in environ:
         fast, smart = fast[::-1], smart[::-1]
-    return InferenceSettings(providers={"openai": OPENAI, "anthropic": ANTHROPIC}, tiers={"fast": fast, "smart": smart})
+    providers = {
+        name: entry.model_copy(update={"base_url": resolve(entry.base_url or "", environ) or None})
+        for name, entry in (("openai", OPENAI), ("anthropic", ANTHROPIC))
+    }
+    return InferenceSettings(providers=providers, tiers={"fast": fast, "smart": smart})
 
 
 def load(paths: list[Path], environ: Mapping[str, str] = os.environ) -> InferenceSettings:
