@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Sequence
 from typing import Any, Final, Literal, TextIO
 
 import structlog
@@ -36,6 +35,7 @@ _SHARED: Final[tuple[Processor, ...]] = (
     structlog.stdlib.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     log_fields.add_run,
+    log_fields.add_temporal,
     log_fields.describe_exception,
     log_fields.withhold_content,
     log_fields.redact_secrets,
@@ -105,8 +105,7 @@ def _formatter(console: bool, *, colours: bool) -> logging.Formatter:
         if console
         else structlog.processors.JSONRenderer(ensure_ascii=False)
     )
-    foreign: Sequence[Processor] = (log_fields.add_temporal, *_SHARED)
-    return ProcessorFormatter(foreign_pre_chain=foreign, processors=[ProcessorFormatter.remove_processors_meta, renderer])
+    return ProcessorFormatter(foreign_pre_chain=_SHARED, processors=[ProcessorFormatter.remove_processors_meta, renderer])
 
 
 def _tame_libraries(level: str) -> None:
