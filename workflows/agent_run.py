@@ -85,17 +85,17 @@ class AgentRun:
             waited_s=self._control.waited_s,
         )
 
-    @workflow.signal(name=names.APPROVE)
+    @workflow.signal(name=names.APPROVE, description='Yes to a tool call, or to all that wait: {"call_id": …}')
     def approve(self, *given: Any) -> None:
         """A person's yes to one waiting tool call, or to all that wait. Takes one `Decision`."""
         self._decide(given, approved=True)
 
-    @workflow.signal(name=names.REJECT)
+    @workflow.signal(name=names.REJECT, description='No to a tool call, or to all that wait: {"call_id": …, "reason": …}')
     def reject(self, *given: Any) -> None:
         """A person's no, with a reason that is told to the model. Takes one `Decision`."""
         self._decide(given, approved=False)
 
-    @workflow.signal(name=names.REDRIVE)
+    @workflow.signal(name=names.REDRIVE, description='How a parked run goes on: {"action": "retry"}, "skip" or "abort"')
     def redrive(self, *given: Any) -> None:
         """Let a parked run go on. Takes one `Redrive`."""
         order = read_order(Redrive, given)
@@ -371,7 +371,10 @@ class AgentRun:
         self._show()
 
     def _show(self) -> None:
-        workflow.set_current_details(run_view.current_details(self.view()))
+        details = run_view.current_details(self.view())
+        if self._given.carry is not None:  # Temporal gives static details to a run's first execution only
+            details = f"{details}\n\n{run_view.static_details(self._given)}"
+        workflow.set_current_details(details)
 
     def _carry(self) -> Carry:
         return Carry(

@@ -201,13 +201,11 @@ class RunControl:
             self._since = workflow.time()
         self._waits += 1
         self._publish()
-        try:
-            yield
-        finally:
-            self._waits -= 1
-            if self._waits == 0:
-                self._waited_s += workflow.time() - self._since
-                self._since = workflow.time()
+        yield  # no `finally`: an exception here ends the run, or is the worker dropping it from its cache
+        self._waits -= 1
+        if self._waits == 0:
+            self._waited_s += workflow.time() - self._since
+            self._since = workflow.time()
 
     def _publish(self) -> None:
         """Show a changed status; search attributes cost an event, so only a change is written."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from temporalio import activity
 from temporalio.api.history.v1 import HistoryEvent
+from temporalio.api.sdk.v1 import WorkflowMetadata
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import TimeSkipper
@@ -279,6 +280,12 @@ class Engine:
     async def events(self, handle: Any) -> list[HistoryEvent]:
         """The history of the run's current execution."""
         return [event async for event in handle.fetch_history_events()]
+
+
+async def current_details(handle: Any) -> str:
+    """What the Temporal Web UI shows of a run as its current details, in Markdown."""
+    metadata: WorkflowMetadata = await handle.query("__temporal_workflow_metadata")
+    return metadata.current_details
 
 
 def sandbox() -> SandboxedWorkflowRunner:
