@@ -100,8 +100,9 @@ class Shop:
         async with self._changing(order_id, customer_id, ("pending",), "be cancelled") as (connection, order):
             await connection.execute("update shop.orders set status = 'cancelled' where order_id = $1", order_id)
             paid_back = await _pay_back(connection, order, Decimal(order["total_usd"]), reason, origin)
-            await _note(connection, "cancelled", order, {"reason": reason}, origin)
-        return {"order_id": order_id, "status": "cancelled"} | paid_back
+            result = {"order_id": order_id, "status": "cancelled"} | paid_back
+            await _note(connection, "cancelled", order, result, origin)
+        return result
 
     async def refund(self, order_id: str, customer_id: str, amount_usd: Decimal, reason: str, origin: Origin) -> dict[str, Any]:
         """Pay back a part or all of a delivered order.
@@ -114,8 +115,7 @@ class Shop:
         async with self._changing(order_id, customer_id, ("delivered",), "be refunded") as (connection, order):
             if not 0 < amount_usd <= Decimal(order["total_usd"]):
                 raise ToolError(f"{money(amount_usd)} USD cannot be refunded: {order['total_usd']} USD were paid for {order_id}")
-            paid_back = await _pay_back(connection, order, amount_usd, reason, origin)
-        return {"order_id": order_id} | paid_back
+            return await _pay_back(connection, order, amount_usd, reason, origin)
 
     async def return_items(self, order_id: str, customer_id: str, item_ids: Sequence[str], reason: str, origin: Origin) -> dict[str, Any]:
         """Register that items of a delivered order come back; with the same key again nothing more is registered.
@@ -130,8 +130,8 @@ class Shop:
                 "returned": [item["name"] for item in items],
                 "refund_on_arrival_usd": money(sum((Decimal(item["price_usd"]) for item in items), Decimal(0))),
             }
-            if not await _is_noted(connection, origin):
-                await _note(connection, "returned", order, result | {"reason": reason}, origin)
+            if not await _is_noted(connection, "returned", origin):
+                await _note(connection, "returned", order, result, origin)
         return result
 
     async def exchange(
@@ -156,8 +156,9 @@ class Shop:
                         "update shop.order_items set item_id = $3, price_usd = $4, options = $5 where order_id = $1 and line = $2",
                         *(order_id, item["line"], new_id, new["price_usd"], new["options"]),
                     )
-            await _note(connection, "exchanged", order, {"swaps": swaps}, origin)
-        return {"order_id": order_id, "exchanged": swaps, "difference_usd": money(difference)}
+            result = {"order_id": order_id, "exchanged": swaps, "difference_usd": money(difference)}
+            await _note(connection, "exchanged", order, result, origin)
+        return result
 
     async def change_address(self, customer_id: str, address: dict[str, str], order_id: str | None, origin: Origin) -> dict[str, Any]:
         """Set where a pending order goes, or without an order where the customer lives; twice is the same as once.
@@ -170,14 +171,25 @@ class Shop:
                 done = await connection.execute("update shop.customers set address = $2 where user_id = $1", customer_id, address)
                 if done == "UPDATE 0":
                     raise ToolError(f"no customer has the id {customer_id}")
-                if not await _is_noted(connection, origin):
+                if not await _is_noted(connection, "moved", origin):
                     await _note(connection, "moved", {"customer_id": customer_id}, {"address": address}, origin)
             return {"customer_id": customer_id, "address": address}
         async with self._changing(order_id, customer_id, ("pending",), "go elsewhere") as (connection, order):
             await connection.execute("update shop.orders set address = $2 where order_id = $1", order_id, address)
-            if not await _is_noted(connection, origin):
+            if not await _is_noted(connection, "readdressed", origin):
                 await _note(connection, "readdressed", order, {"address": address}, origin)
         return {"order_id": order_id, "address": address}
+
+    async def result_of(self, kind: str, origin: Origin) -> dict[str, Any] | None:
+        """What was done under a key, if anything was: the answer to whoever lost it."""
+        key = origin.idempotency_key
+        if kind == "refunded":
+            refund = await self._pool.fetchrow("select * from shop.refunds where idempotency_key = $1", key)
+            return None if refund is None else _refunded(refund["order_id"], refund["amount_usd"], refund["method"])
+        noted = await self._pool.fetchrow("select * from shop.changes where kind = $1 and idempotency_key = $2", kind, key)
+        if noted is None:
+            return None
+        return {"case": noted["change_id"]} if kind == "escalated" else dict(noted["detail"])
 
     async def escalate(self, summary: str, customer_id: str | None, origin: Origin) -> dict[str, Any]:
         """Put a case on the desk of a person."""
@@ -260,12 +272,16 @@ async def _pay_back(connection: Any, order: dict[str, Any], amount_usd: Decimal,
         "insert into shop.refunds (order_id, amount_usd, method, reason, idempotency_key, run_id) values ($1, $2, $3, $4, $5, $6)",
         *(order["order_id"], amount_usd, method, reason, origin.idempotency_key, origin.run_id),
     )
-    return {"refunded_usd": money(amount_usd), "to": method}
+    return _refunded(order["order_id"], amount_usd, method)
 
 
-async def _is_noted(connection: Any, origin: Origin) -> bool:
-    sql = "select exists (select 1 from shop.changes where idempotency_key = $1)"
-    return bool(await connection.fetchval(sql, origin.idempotency_key))
+def _refunded(order_id: str, amount_usd: Decimal, method: str) -> dict[str, Any]:
+    return {"order_id": order_id, "refunded_usd": money(amount_usd), "to": method}
+
+
+async def _is_noted(connection: Any, kind: str, origin: Origin) -> bool:
+    sql = "select exists (select 1 from shop.changes where kind = $1 and idempotency_key = $2)"
+    return bool(await connection.fetchval(sql, kind, origin.idempotency_key))
 
 
 async def _note(connection: Any, kind: str, subject: dict[str, Any], detail: dict[str, Any], origin: Origin) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from decimal import Decimal
 from typing import Any
 
@@ -24,6 +24,15 @@ async def shop() -> AsyncIterator[Shop]:
 
 def _origin(context: ToolContext) -> Origin:
     return Origin(context.idempotency_key, context.run_id)
+
+
+def was(kind: str) -> Callable[..., Awaitable[dict[str, Any] | None]]:
+    """What is asked when a worker died in the middle of a `once` tool: the shop knows what it did under that key."""
+
+    async def check(context: ToolContext, shop: Provided[Shop]) -> dict[str, Any] | None:
+        return await shop.result_of(kind, _origin(context))
+
+    return check
 
 
 @tool
@@ -68,13 +77,13 @@ async def get_product(product_id: str, shop: Provided[Shop]) -> dict[str, Any]:
     return await shop.get_product(product_id)
 
 
-@tool(effect=Effect.ONCE, key="order_id")
+@tool(effect=Effect.ONCE, key="order_id", check=was("cancelled"))
 async def cancel_order(order_id: str, customer_id: str, reason: str, context: ToolContext, shop: Provided[Shop]) -> dict[str, Any]:
     """Cancel a whole pending order and pay it back. Single items cannot be cancelled."""
     return await shop.cancel(order_id, customer_id, reason, _origin(context))
 
 
-@tool(effect=Effect.ONCE, key="order_id")
+@tool(effect=Effect.ONCE, key="order_id", check=was("refunded"))
 async def refund(
     order_id: str, customer_id: str, amount_usd: Decimal, reason: str, context: ToolContext, shop: Provided[Shop]
 ) -> dict[str, Any]:
@@ -90,7 +99,7 @@ async def return_items(
     return await shop.return_items(order_id, customer_id, item_ids, reason, _origin(context))
 
 
-@tool(effect=Effect.ONCE)
+@tool(effect=Effect.ONCE, check=was("exchanged"))
 async def exchange_items(
     order_id: str, customer_id: str, item_ids: list[str], new_item_ids: list[str], context: ToolContext, shop: Provided[Shop]
 ) -> dict[str, Any]:
@@ -121,7 +130,7 @@ async def change_address(
     return await shop.change_address(customer_id, address, order_id, _origin(context))
 
 
-@tool(effect=Effect.ONCE)
+@tool(effect=Effect.ONCE, check=was("escalated"))
 async def escalate_to_person(summary: str, context: ToolContext, shop: Provided[Shop], customer_id: str | None = None) -> dict[str, Any]:
     """Put the case on the desk of a person. Say what was done and what is open."""
     return await shop.escalate(summary, customer_id, _origin(context))

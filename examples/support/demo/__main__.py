@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -36,21 +37,26 @@ async def play(options: Options, console: Console) -> Proof:
     screen.say(
         "every model answer is simulated, and so is its price" if simulated else f"the model is real and costs money: {options.model}"
     )
-    with tempfile.TemporaryDirectory(prefix="holdfast-demo-", ignore_cleanup_errors=True) as folder:
-        async with open_stack(StackSettings(on_line=screen.say)) as stack:
-            screen.say(f"PostgreSQL and Temporal {stack.temporal_origin} are up; Web UI: {stack.ui_url or 'none'}")
-            async with staged(options, stack, shop, tickets, Path(folder), screen) as performance:
-                await performance.perform()
-                proof = await performance.proof()
-                await _show_end(console, performance, proof, simulated=simulated)
-                if options.keep:
-                    await _stay(screen, stack.ui_url)
+    folder = Path(tempfile.mkdtemp(prefix="holdfast-demo-"))
+    async with open_stack(StackSettings(on_line=screen.say)) as stack:
+        screen.say(f"PostgreSQL and Temporal {stack.temporal_origin} are up; Web UI: {stack.ui_url or 'none'}")
+        async with staged(options, stack, shop, tickets, folder, screen) as performance:
+            await performance.perform()
+            proof = await performance.proof()
+            await _show_end(console, performance, proof, simulated=simulated)
+            if options.keep:
+                await _stay(screen, stack.ui_url)
+    if proof.broken:
+        screen.say(f"the logs are kept in {folder}")
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
     return proof
 
 
 async def _show_end(console: Console, performance: Play, proof: Proof, *, simulated: bool) -> None:
     states = await performance.books.progress(performance.run_ids())
-    console.print(final_table(performance.standing(), states, await performance.books.outcomes(), simulated=simulated))
+    outcomes = await performance.books.outcomes(performance.run_ids())
+    console.print(final_table(performance.standing(), states, outcomes, simulated=simulated))
     console.print(proof_table(proof))
     for promise in proof.broken:
         console.print(f"[bold red]BROKEN:[/bold red] {promise}")

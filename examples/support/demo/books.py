@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from decimal import Decimal
 from typing import Any
 
 import asyncpg
+
+from workflows.contracts.messages import Message
 
 from .report import Attempt, BilledCall, ShopChange, ShopRefund
 
@@ -33,6 +36,15 @@ select m.run_id, step, state, started_at, finished_at, cost_usd
  where r.run_id = any($1) or r.ancestors && $1
  order by call_id
 """
+
+_WORDS = {
+    "cancel_order": "cancelled",
+    "refund": "refunded",
+    "return_items": "returned",
+    "exchange_items": "exchanged",
+    "change_address": "sent elsewhere",
+    "escalate_to_person": "to a person",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +94,18 @@ class Books:
         rows = await self._pool.fetch("select kind, idempotency_key from shop.changes order by change_id")
         return tuple(ShopChange(**row) for row in rows)
 
-    async def outcomes(self) -> dict[str, list[str]]:
-        """What each run did in the shop, in words."""
+    async def outcomes(self, run_ids: Sequence[str]) -> dict[str, list[str]]:
+        """What each run did in the shop, in words, from its transcript."""
         rows = await self._pool.fetch(
-            "select run_id, made_at, 'refunded' as kind, order_id, amount_usd::text as amount from shop.refunds r "
-            "where not exists (select 1 from shop.changes c where c.kind = 'cancelled' and c.order_id = r.order_id) "
-            "union all select run_id, made_at, kind, order_id, null from shop.changes order by made_at"
+            "select run_id, message from transcript where run_id = any($1) order by run_id, step, part", list(run_ids)
         )
+        called: dict[tuple[str, str], str] = {}
         done: dict[str, list[str]] = defaultdict(list)
-        for row in rows:
-            done[row["run_id"]].append(_in_words(row["kind"], row["order_id"], row["amount"]))
+        for run_id, message in ((row["run_id"], Message.model_validate_json(row["message"])) for row in rows):
+            called |= {(run_id, call.call_id): call.name for call in message.tool_calls}
+            name = called.get((run_id, message.call_id or ""), "")
+            if name in _WORDS and not message.is_error:
+                done[run_id].append(_in_words(name, json.loads(message.text)))
         return done
 
 
@@ -102,10 +116,8 @@ def billed_calls(journal: Sequence[dict[str, Any]]) -> tuple[BilledCall, ...]:
     )
 
 
-def _in_words(kind: str, order_id: str | None, amount: str | None) -> str:
-    if kind == "escalated":
-        return "to a person"
-    if kind == "moved":
-        return "address changed"
-    what = {"readdressed": "sent elsewhere"}.get(kind, kind)
-    return " ".join(part for part in (order_id, what, f"{amount} USD" if amount else None) if part)
+def _in_words(tool: str, result: dict[str, Any]) -> str:
+    if tool == "change_address" and "order_id" not in result:
+        return "account moved"
+    amount = f"{result['refunded_usd']} USD" if tool == "refund" else ""
+    return " ".join(part for part in (result.get("order_id", ""), _WORDS[tool], amount) if part)

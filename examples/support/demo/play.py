@@ -42,28 +42,24 @@ class Play:
     ended: dict[str, str] = field(default_factory=dict)
     """Ticket → how its run stands, once nothing more happens by itself."""
     kills: list[float] = field(default_factory=list)
+    _killing: bool = False
 
     async def perform(self) -> None:
-        """Start all, kill once, wait for all."""
-        show = asyncio.create_task(self._show())
-        waits: list[asyncio.Task[None]] = []
+        """Start all, kill once, wait for all.
+
+        Raises:
+            DemoError: a worker ended by itself.
+        """
+        tasks = [asyncio.create_task(self._show()), asyncio.create_task(self._course())]
         try:
             with self.screen.live():
-                name = secrets.token_hex(3)
-                for ticket in self.tickets:
-                    key = f"demo-{name}-{ticket.id}"
-                    self.runs[ticket.id] = await self.orchestrator.start(
-                        ENTRY_AGENT, ticket.as_message(), user=ticket.id, idempotency_key=key
-                    )
-                    waits.append(asyncio.create_task(self._wait(ticket.id)))
-                self.screen.say(f"{len(self.runs)} runs started")
-                if self.options.kill:
-                    await self._kill_once()
-                await asyncio.gather(*waits)
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
-            for task in (show, *waits):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(show, *waits, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def standing(self) -> tuple[TicketRun, ...]:
         """Where every ticket stands."""
@@ -90,22 +86,37 @@ class Play:
             )
         )
 
+    async def _course(self) -> None:
+        # A tenant of its own: effects are shared by business key within a tenant, and the shop is new.
+        tenant = f"demo-{secrets.token_hex(3)}"
+        async with asyncio.TaskGroup() as waits:
+            for ticket in self.tickets:
+                self.runs[ticket.id] = await self.orchestrator.start(
+                    ENTRY_AGENT, ticket.as_message(), user=ticket.id, tenant=tenant, idempotency_key=ticket.id
+                )
+                waits.create_task(self._wait(ticket.id))
+            self.screen.say(f"{len(self.runs)} runs started")
+            if self.options.kill:
+                await self._kill_once()
+
     async def _kill_once(self) -> None:
         """Kill the worker after a random number of answers, at a random moment, with calls in the air; prove that it was hit."""
         chance = random.Random(self.options.seed)
-        answers = chance.randint(len(self.runs) // 2 + 1, 2 * len(self.runs))
+        answers = chance.randint(len(self.runs) // 2 + 1, 3 * len(self.runs))
         await self._until_answers(answers)
         await asyncio.sleep(chance.uniform(0, 1))
         flying = await self._until_answers(answers, in_the_air=1)
         if flying is None:
             self.screen.say("all runs ended before the kill: nobody was killed")
             return
+        self._killing = True
         self.kills.append(await self.house.kill_worker())
         unfinished = len(self.runs) - len(self.ended)
         if not unfinished:
             raise DemoError("the kill hit nothing: no run was unfinished")
         self.screen.say(f"the worker was killed (SIGKILL) with {flying} model calls in the air and {unfinished} runs unfinished")
         await self.house.start_worker()
+        self._killing = False
         self.screen.say("another worker was started")
 
     async def _until_answers(self, answers: int, in_the_air: int = 0) -> int | None:
@@ -122,8 +133,10 @@ class Play:
         try:
             outcome = await self.runs[ticket].outcome(timeout_s=self.options.timeout_s, raise_when_parked=True)
             self.ended[ticket] = outcome.status.value
-        except RunParkedError:
+        except RunParkedError as error:
             self.ended[ticket] = "parked"
+            view = await self.runs[ticket].view()
+            self.screen.say(f"{ticket}: {error} {view.parked.cause if view.parked else ''}")
         except TimeoutError:
             self.ended[ticket] = "running"
         except HoldfastError as error:
@@ -133,6 +146,9 @@ class Play:
     async def _show(self) -> None:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
+            worker = self.house.worker
+            if worker is not None and worker.ended and not self._killing:
+                raise DemoError(f"{worker.plan.name} ended by itself. Its last words:\n{worker.log_tail()}")
             if self.runs:
                 self.screen.show(await self.books.progress(self.run_ids()), self.standing())
 

@@ -55,7 +55,9 @@ class Screen:
         cost = sum((state.cost_usd for state in known), Decimal(0))
         line = f"{ended} of {len(runs)} tickets ended, {calls} model answers, {flying} in the air, {cost:.4f} {self._money}"
         if self._live is not None:
-            self._live.update(Group(ProgressBar(total=len(runs), completed=ended), line, _running(runs, known)))
+            bar = Table.grid(expand=True)
+            bar.add_row(ProgressBar(total=len(runs), completed=ended))
+            self._live.update(Group(line, bar, _running(runs, known)))
         elif not self._console.is_terminal and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_EVERY_S
             self.say(line)

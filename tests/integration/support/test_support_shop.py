@@ -53,6 +53,18 @@ async def test_a_refund_done_twice_shows_as_two_rows(shop: Shop, shop_dsn: str):
     assert await _count(shop_dsn, "refunds") == 2
 
 
+async def test_the_shop_knows_what_was_done_under_a_key_and_what_was_not(shop: Shop):
+    assert await shop.result_of("refunded", Origin("key-1", "run")) is None
+    refunded = await shop.refund("#W3004101", INES, Decimal("54.50"), "cracked", Origin("key-1", "run"))
+    cancelled = await shop.cancel("#W3004108", RAFAEL, "by mistake", Origin("key-2", "run"))
+    exchanged = await shop.exchange("#W3004105", ADAEZE, ["5100140002"], ["5100140006"], Origin("key-3", "run"))
+    escalated = await shop.escalate("please look", INES, Origin("key-4", "run"))
+    done = {"refunded": refunded, "cancelled": cancelled, "exchanged": exchanged, "escalated": escalated}
+    for number, (kind, result) in enumerate(done.items(), start=1):
+        assert await shop.result_of(kind, Origin(f"key-{number}", "another run")) == result
+        assert await shop.result_of(kind, Origin("another key", "run")) is None
+
+
 @pytest.mark.parametrize("amount", ["0", "-1", "66.91"])
 async def test_a_refund_is_a_part_of_what_was_paid(shop: Shop, amount: str):
     with pytest.raises(ToolError, match=r"66\.90 USD were paid"):
