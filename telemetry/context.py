@@ -22,6 +22,11 @@ class RunBinding:
         self._fields = fields
         self._token: Token[Mapping[str, Any]] | None = None
 
+    @property
+    def agent(self) -> str:
+        """The agent that this block binds, or nothing."""
+        return str(self._fields.get(names.LOG_AGENT, ""))
+
     def __enter__(self) -> RunBinding:
         self._token = _bound.set({**_bound.get(), **self._fields})
         return self

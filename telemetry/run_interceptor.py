@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any, TypeGuard
 
 import structlog
@@ -17,6 +18,7 @@ from temporalio.exceptions import ApplicationError, CancelledError, is_cancelled
 from telemetry import names
 from telemetry.context import RunBinding, bind_run
 from telemetry.signals import signals
+from telemetry.spans import record_unknown_spend, record_wait
 from workflows.contracts.errors import FailureClass
 from workflows.contracts.runs import RunInput, RunOutcome, RunStatus
 
@@ -37,7 +39,8 @@ class RunInterceptor(client.Interceptor, worker.Interceptor):
 
 class _ActivityInbound(worker.ActivityInboundInterceptor):
     async def execute_activity(self, input: worker.ExecuteActivityInput) -> Any:  # noqa: A002 - the SDK's name
-        with binding_of(input.args):
+        with binding_of(input.args) as binding:
+            _count_start()
             try:
                 result = await self.next.execute_activity(input)
             except (asyncio.CancelledError, CancelledError):
@@ -47,6 +50,7 @@ class _ActivityInbound(worker.ActivityInboundInterceptor):
                 _count_failure(error)
                 raise
             _count_step("completed")
+            record_unknown_spend(getattr(result, "unknown_usd", None) or Decimal(0), agent=binding.agent)
             return result
 
 
@@ -100,6 +104,12 @@ def is_outcome(value: Any) -> TypeGuard[RunOutcome]:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _count_start() -> None:
+    info = activity.info()
+    waited_s = (info.started_time - info.current_attempt_scheduled_time).total_seconds()
+    record_wait("worker", max(0.0, waited_s))
 
 
 def _count_step(outcome: str) -> None:

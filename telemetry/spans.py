@@ -107,9 +107,9 @@ class ToolSpan(_TimedSpan):
         super().__init__(on, name, attributes)
         self._outcome = "ok"
 
-    def record_outcome(self, *, ok: bool, reused: bool = False) -> None:
-        """Say that the tool told the model of a failure (`ok` False), or that a recorded effect was given again."""
-        self._outcome = "reused" if reused else "ok" if ok else "error"
+    def record_outcome(self, *, ok: bool) -> None:
+        """Say whether the tool gave a result, or a failure that is told to the model."""
+        self._outcome = "ok" if ok else "error"
         if self._span is not None:
             self._span.set_attribute(names.TOOL_OUTCOME, self._outcome)
 
@@ -140,7 +140,7 @@ def tool_span(name: str, *, call_id: str | None = None, tool_type: str = "functi
 
 
 def record_wait(wait_for: str, wait_s: float) -> None:
-    """Count seconds of waiting, by what was waited for: `limits`, `approval`, `database`, …"""
+    """Count seconds of waiting, by what was waited for: `worker`, `limits`, …"""
     metrics = signals().metrics
     if metrics is not None:
         metrics.wait(wait_for, wait_s)

@@ -39,7 +39,12 @@ opentelemetry.context.get_current()
 
 
 class TraceInterceptor(client.Interceptor, worker.Interceptor):
-    """Give it to `Client.connect`; workers of that client take it from there."""
+    """Give it to `Client.connect`; workers of that client take it from there.
+
+    Args:
+        tracer: any tracer for a client that only asks; for workers one of `telemetry.traces.tracer_provider`, whose ids are
+            the same when a history is replayed.
+    """
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
@@ -193,7 +198,7 @@ class _WorkflowInbound(worker.WorkflowInboundInterceptor):
                 ended = False  # collected with an abandoned workflow, not ended
                 raise
             finally:
-                if ended:
+                if ended and not workflow.unsafe.is_replaying():
                     span.end()
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 MIN_SECRET_CHARS: Final = 8
 """Shorter known values are ignored: they would hit ordinary words."""
@@ -182,8 +182,18 @@ def add_secrets(values: Iterable[str]) -> None:
 
 
 def secrets_in(environ: Mapping[str, str]) -> list[str]:
-    """The values of those environment variables whose names say that they hold a secret, for `add_secrets`."""
-    return [value for name, value in environ.items() if is_secret_name(name)]
+    """The secrets among environment variables, for `add_secrets`: what their names call so, and passwords inside addresses."""
+    named = [value for name, value in environ.items() if is_secret_name(name)]
+    return named + [password for value in environ.values() if "://" in value and (password := _password_in(value))]
+
+
+def _password_in(address: str) -> str | None:
+    """The password of an address, unless it is a word that stands elsewhere in it, as in `postgres:postgres@`."""
+    try:
+        password = urlsplit(address).password
+    except ValueError:
+        return None
+    return unquote(password) if password and address.count(password) == 1 else None
 
 
 @lru_cache(maxsize=4_096)

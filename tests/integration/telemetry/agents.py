@@ -55,8 +55,17 @@ async def call_model(request: ModelCallRequest) -> ModelTurn:
     if first and request.agent.name == "boss":
         calls = (ToolCallRef(step=2, call_id="c1", name="helper", kind=ToolKind.AGENT, arguments_hash="h", agent=agent("helper")),)
     kind = TurnKind.TOOLS if calls else TurnKind.FINAL
-    last = request.step + len(calls)
-    return ModelTurn(kind=kind, model="sim-1", calls=calls, usage=USAGE, cost_usd=COST, step=request.step, last_step=last, simulated=True)
+    return ModelTurn(
+        kind=kind,
+        model="sim-1",
+        calls=calls,
+        usage=USAGE,
+        cost_usd=COST,
+        unknown_usd=COST / 2 if request.agent.name == "flaky" else Decimal(0),
+        step=request.step,
+        last_step=request.step + len(calls),
+        simulated=True,
+    )
 
 
 @activity.defn(name=names.RUN_TOOL)

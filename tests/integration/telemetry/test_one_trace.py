@@ -218,6 +218,7 @@ async def test_a_failed_attempt_is_a_span_of_its_own_and_a_count_by_class(
     assert collector.last("holdfast.step.failures", holdfast__failure_class="transient", holdfast__retried=True).value == 1
     assert collector.last("gen_ai.client.operation.duration", error__type="529").value == 1
     assert collector.last("holdfast.steps", holdfast__outcome="failed").value == 1
+    assert collector.last("holdfast.cost.unknown", gen_ai__agent__name="flaky").value == 0.125
 
 
 async def test_no_secret_and_no_content_leaves_in_any_signal(
@@ -256,4 +257,5 @@ async def test_metrics_of_ours_and_of_temporal_arrive_under_one_name(
     assert collector.last("gen_ai.client.operation.duration", **model).value == 2
     assert collector.last("holdfast.tool.duration", gen_ai__tool__name="look_up", holdfast__tool__outcome="ok").value == 1
     assert collector.last("holdfast.steps", holdfast__activity="call_model", holdfast__outcome="completed").value == 2
+    assert collector.last("holdfast.wait.duration", holdfast__wait_for="worker").value == 3
     assert collector.last("holdfast.run.duration", gen_ai__agent__name="worker", holdfast__run__status="completed").value == 1

@@ -156,9 +156,18 @@ def test_a_value_that_becomes_known_later_is_replaced_from_then_on() -> None:
     assert redact("a-label-4711") == "[redacted:secret]"
 
 
-def test_secrets_of_the_environment_are_found_by_their_names() -> None:
-    environ = {"OPENAI_API_KEY": "a-value-1", "DB_PASSWORD": "b-value-1", "HOME": "/home/x", "GITHUB_TOKEN": "c", "PAGE_TOKEN": "d"}
-    assert secrets_in(environ) == ["a-value-1", "b-value-1", "c"]
+def test_secrets_of_the_environment_are_found_by_their_names_and_in_addresses() -> None:
+    environ = {
+        "OPENAI_API_KEY": "a-value-1",
+        "DB_PASSWORD": "b-value-1",
+        "HOME": "/home/x",
+        "GITHUB_TOKEN": "c",
+        "PAGE_TOKEN": "d",
+        "DATABASE_URL": "postgresql://app:e%40value@db/app",
+        "PLAIN_URL": "postgresql://postgres:postgres@db/postgres",
+        "BROKEN_URL": "http://[::1",
+    }
+    assert secrets_in(environ) == ["a-value-1", "b-value-1", "c", "e@value"]
 
 
 @pytest.mark.parametrize("name", ["password", "apiKey", "x-api-key", "Authorization", "set-cookie", "client_secret", "github_token"])
