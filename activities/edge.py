@@ -68,7 +68,8 @@ class _Edge(ActivityInboundInterceptor):
         except (asyncio.CancelledError, CancelledError, ApplicationError):
             raise
         except Exception as error:
-            raise translate(error, activity.info().attempt) from error
+            # `from None`: Temporal would write the messages of all causes into the history, unredacted. The frames stay.
+            raise translate(error, activity.info().attempt).with_traceback(error.__traceback__) from None
         finally:
             if beats is not None:
                 beats.cancel()

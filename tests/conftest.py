@@ -10,19 +10,20 @@ import pytest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from devstack.stack import RunningStack, StackSettings, open_stack
+from devstack.stack import RunningStack
 from state.pool import Database
 
-SERVERS_OF_THE_USER = frozenset({"DATABASE_URL", "TEMPORAL_ADDRESS"})
-"""Tests never write into servers that the environment names."""
+
+def pytest_configure() -> None:
+    """Tests never write into the servers that the environment names: they bring their own."""
+    for name in ("DATABASE_URL", "TEMPORAL_ADDRESS"):
+        os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="session")
-async def stack() -> AsyncIterator[RunningStack]:
+def stack(holdfast_stack: RunningStack) -> RunningStack:
     """PostgreSQL and Temporal of our own, shared by all tests, gone afterwards. A test that takes a server down opens its own."""
-    environment = {name: value for name, value in os.environ.items() if name not in SERVERS_OF_THE_USER}
-    async with open_stack(StackSettings(ui_port=None, environment=environment)) as running:
-        yield running
+    return holdfast_stack
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from temporalio.client import Client
 
-from tests.workflow.scripted import Engine, Script, worker
+from tests.workflow.scripted import Engine, Script, serving
 
 
 @pytest.fixture
@@ -19,5 +19,5 @@ def script() -> Script:
 @pytest.fixture
 async def engine(client: Client, task_queue: str, script: Script) -> AsyncIterator[Engine]:
     """The real workflow on the real server, with scripted activities."""
-    async with worker(client, task_queue, script):
+    async with serving(client, task_queue, script):
         yield Engine(client, task_queue, script)

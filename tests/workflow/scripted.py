@@ -21,9 +21,9 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import TimeSkipper
 from temporalio.worker import Worker
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.edge import EdgeInterceptor
+from worker import workflow_runner
 from workflows import run_view
 from workflows.agent_run import AgentRun
 from workflows.contracts import names
@@ -46,8 +46,6 @@ from workflows.contracts.runs import (
 )
 
 WAIT_S = 20.0
-PASSTHROUGH = ("workflows", "pydantic", "pydantic_core", "annotated_types")
-"""What the worker passes through its sandbox; a replay must do the same."""
 
 Answer = Callable[[ModelCallRequest], "ModelTurn | Awaitable[ModelTurn]"]
 ToolDoes = Callable[[ToolRunRequest], "str | Awaitable[str]"]
@@ -288,12 +286,7 @@ async def current_details(handle: Any) -> str:
     return metadata.current_details
 
 
-def sandbox() -> SandboxedWorkflowRunner:
-    """The worker's workflow runner."""
-    return SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*PASSTHROUGH))
-
-
-def worker(client: Client, task_queue: str, script: Script, **options: Any) -> Worker:
+def serving(client: Client, task_queue: str, script: Script, **options: Any) -> Worker:
     """A worker with the real workflow, the real edge and scripted activities; cancellations reach activities quickly."""
     return Worker(
         client,
@@ -301,7 +294,7 @@ def worker(client: Client, task_queue: str, script: Script, **options: Any) -> W
         workflows=[AgentRun],
         activities=script.activities,
         interceptors=[EdgeInterceptor()],
-        workflow_runner=sandbox(),
+        workflow_runner=workflow_runner(),
         max_heartbeat_throttle_interval=timedelta(milliseconds=50),
         **options,
     )

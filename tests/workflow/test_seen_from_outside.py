@@ -25,7 +25,7 @@ from tests.workflow.scripted import (
 from workflows.agent_run import AgentRun
 from workflows.contracts import names
 from workflows.contracts.agents import Memory
-from workflows.contracts.errors import FailureClass
+from workflows.contracts.errors import FailureClass, StepError
 from workflows.contracts.runs import Redrive, RunStatus, TurnKind
 
 
@@ -170,3 +170,25 @@ async def test_the_signals_say_what_they_take(engine: Engine, script: Script) ->
     described = {signal.name: signal.description for signal in metadata.definition.signal_definitions}
     assert set(described) == {names.APPROVE, names.REJECT, names.REDRIVE}
     assert all("{" in text for text in described.values())
+
+
+async def test_a_failure_keeps_its_place_in_the_code_and_leaves_secrets_out_of_the_history(engine: Engine, script: Script) -> None:
+    secret = "sk-proj-" + "aB3dE5fG7hJ9kL2mN4pQ6rS8tU1vW3xY"
+
+    def breaks_with_a_secret(_: object) -> str:
+        try:
+            raise ValueError(f"the provider said: wrong key {secret}")
+        except ValueError as error:
+            raise StepError(f"refused, key {secret}", failure_class=FailureClass.CALLER) from error
+
+    script.model("support", asks_for(call("find_order")))
+    script.tool("find_order", breaks_with_a_secret)
+    handle = await engine.start(agent())
+    view = await engine.parked(handle)
+    assert view.parked is not None
+    assert view.parked.cause.startswith("refused, key ")
+    history = b"".join(event.SerializeToString() for event in await engine.events(handle))
+    assert b"breaks_with_a_secret" in history, "the frames of the failure"
+    assert secret.encode() not in history
+    assert secret not in await current_details(handle)
+    await handle.cancel()
