@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from types import TracebackType
 from typing import Any, Final, Literal, TextIO
 
 import structlog
@@ -18,7 +19,7 @@ from temporalio import activity, workflow
 from temporalio.exceptions import ApplicationError
 from temporalio.runtime import LogForwardingConfig, LoggingConfig, TelemetryFilter
 
-from telemetry import log_fields
+from telemetry import log_fields, names
 from workflows.contracts.errors import FailureClass, SettingsError
 
 LogFormat = Literal["auto", "console", "json"]
@@ -58,6 +59,8 @@ class _Handler(logging.StreamHandler[TextIO]):
 def configure_logs(log_format: LogFormat = "auto", *, level: str = "INFO", stream: TextIO | None = None) -> None:
     """Write all logging of this process to `stream` (standard error when None), and nothing twice. A second call replaces the first.
 
+    An exception that ends the process is logged too, instead of being printed with whatever secret its message holds.
+
     Args:
         log_format: `auto` is console on a terminal and JSON elsewhere.
         level: the least level of our own and of the user's code; libraries that quote requests stay at WARNING.
@@ -78,6 +81,7 @@ def configure_logs(log_format: LogFormat = "auto", *, level: str = "INFO", strea
     root.addHandler(handler)
     root.setLevel(level)
     _tame_libraries(level)
+    sys.excepthook = _log_crash
     structlog.configure(
         processors=[log_fields.drop_replayed, structlog.contextvars.merge_contextvars, *_SHARED, ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -115,6 +119,13 @@ def _tame_libraries(level: str) -> None:
     workflow.logger.workflow_info_on_message = False
     activity.logger.activity_info_on_message = False
     logging.captureWarnings(True)
+
+
+def _log_crash(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, traceback)
+    else:
+        structlog.get_logger("holdfast.process").critical(names.EVENT_CRASHED, exc_info=error)
 
 
 def _worth_writing(record: logging.LogRecord) -> bool:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from temporalio.exceptions import ApplicationError, CancelledError
 
 from telemetry import names
 from telemetry.failures import brief_of
@@ -157,7 +158,9 @@ def error_type_of(error: BaseException) -> str:
     """A short, bounded name of a failure, for `error.type`: the provider's code, the failure class, or the exception's class."""
     if isinstance(error, StepError):
         return error.code or error.failure_class.value
-    if isinstance(error, asyncio.CancelledError):
+    if isinstance(error, ApplicationError) and error.type:
+        return error.type
+    if isinstance(error, asyncio.CancelledError | CancelledError):
         return "cancelled"
     if isinstance(error, ToolError):
         return "tool_error"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -28,6 +29,7 @@ def _logs_as_before() -> Iterator[None]:
     root = logging.getLogger()
     level = root.level
     yield
+    sys.excepthook = sys.__excepthook__
     structlog.reset_defaults()
     logging.captureWarnings(False)
     root.setLevel(level)

@@ -213,6 +213,7 @@ async def test_a_failed_attempt_is_a_span_of_its_own_and_a_count_by_class(
 
     attempts = {span.attributes["holdfast.attempt"]: span for span in collector.spans if span.name == "RunActivity:call_model"}
     assert {number: span.status for number, span in attempts.items()} == {1: 2, 2: 0}
+    assert attempts[1].attributes["error.type"] == "transient"
     failed = next(span for span in collector.spans if span.name == "chat sim-1" and span.status == 2)
     assert failed.attributes["error.type"] == "529"
     assert collector.last("holdfast.step.failures", holdfast__failure_class="transient", holdfast__retried=True).value == 1

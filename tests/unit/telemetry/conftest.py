@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +18,7 @@ def _telemetry_as_before() -> Iterator[None]:
     root = logging.getLogger()
     level = root.level
     yield
+    sys.excepthook = sys.__excepthook__
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
     signals.install(signals.OFF)

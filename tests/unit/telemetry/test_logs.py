@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import subprocess
+import sys
 import warnings
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -253,3 +255,12 @@ def test_the_cores_lines_are_forwarded_to_logging() -> None:
     forwarding = core_logging().forwarding
     assert forwarding is not None
     assert forwarding.logger.name == "temporalio.core"
+
+
+def test_a_crash_is_a_line_like_every_other() -> None:
+    code = f"from telemetry.logs import configure_logs; configure_logs('json'); raise RuntimeError('with {KEY}')"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    line = json.loads(ran.stderr)
+    assert ran.returncode == 1
+    assert (line["event"], line["level"]) == ("process.crashed", "critical")
+    assert line["exception"].endswith("RuntimeError: with [redacted:openai_key]")

@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Link, SpanContext, StatusCode, TraceFlags
+from temporalio.exceptions import ApplicationError
 
 from telemetry import signals
 from telemetry.context import bind_run
@@ -97,6 +98,7 @@ def test_a_failed_model_call_says_its_code_and_costs_nothing(recorded: Recorded)
         (StepError("x", failure_class=FailureClass.TRANSIENT), "transient"),
         (asyncio.CancelledError(), "cancelled"),
         (ToolError("x"), "tool_error"),
+        (ApplicationError("x", type="quota"), "quota"),
         (KeyError("x"), "KeyError"),
     ],
 )
