@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ POLL_MAX_S: Final = 2.0
 """A run that does nothing for a while is asked less often."""
 _TURN_STEPS: Final = 65
 """A tool's step is named by its turn's model call, at most so many steps before it: that is read again."""
+_RANGE: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 START_PATIENCE_S: Final = 5.0
 """How long a run may be in the database and not yet in Temporal."""
 
@@ -67,10 +69,10 @@ class Cursor:
         """
         told: set[int] = set()
         for part in filter(None, (text or "").split(",")):
-            first, _, last = part.partition("-")
-            if not (first.isdecimal() and (last or first).isdecimal()) or int(last or first) > _STEP_LIMIT:
+            found = _RANGE.fullmatch(part)
+            if found is None:
                 raise InvalidInputError(f"{text!r:.60} is no cursor of an event.")
-            told.update(range(int(first), int(last or first) + 1))
+            told.update(range(int(found[1]), int(found[2] or found[1]) + 1))
         return cls(frozenset(told))
 
     def after(self, steps: Iterable[int]) -> Cursor:
@@ -92,9 +94,6 @@ class Cursor:
             else:
                 ranges.append([step, step])
         return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
-
-
-_STEP_LIMIT: Final = 1_000_000
 
 
 async def follow(backend: Backend, run_id: str, after: str | None) -> AsyncIterator[RunEvent]:

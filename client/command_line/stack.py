@@ -23,12 +23,15 @@ from client.command_line.terminal import put, put_json, say
 from client.command_line.worker_process import WorkerProcess, start_worker
 from client.settings import Settings
 from client.temporal import connect_temporal
+from devstack.outside_servers import database_place
 from devstack.ports import is_free
 from devstack.stack import RunningStack, StackSettings, open_stack
 
 TEMPORAL_PORT: Final = 7233
 UI_PORT: Final = 8233
 """The ports of `temporal server start-dev`, so that its tools and habits work here too."""
+NO_KEY: Final = "no-key-is-needed-here"
+"""What the simulated provider takes for a key. It is redacted wherever it is met, so it is no word that texts hold."""
 READY_WAIT_S: Final = 60.0
 READY_CHECK_S: Final = 0.1
 RESTART_PAUSE_S: Final = 1.0
@@ -94,8 +97,8 @@ async def _run(options: DevOptions) -> int:
             say(f"holdfast: the worker ended with status {await worker.wait()} before it was ready; its lines above say why.")
             return ExitCode.FAILED
         exits.callback(endpoints.withdraw, data)
-        endpoints.publish(data, _endpoints(stack))
-        _tell(options, stack, settings, simulated=bool(variables))
+        path = endpoints.publish(data, _endpoints(stack))
+        _tell(options, stack, path, simulated=bool(variables))
         await _keep(worker, options, environment)
     return ExitCode.OK
 
@@ -121,9 +124,9 @@ async def _simulation(options: DevOptions) -> AsyncIterator[dict[str, str]]:
     async with simulated_provider(policy) as provider:
         yield {
             "OPENAI_BASE_URL": provider.openai_url,
-            "OPENAI_API_KEY": "simulated",
+            "OPENAI_API_KEY": NO_KEY,
             "ANTHROPIC_BASE_URL": provider.anthropic_url,
-            "ANTHROPIC_API_KEY": "simulated",
+            "ANTHROPIC_API_KEY": NO_KEY,
         }
 
 
@@ -185,13 +188,13 @@ def _endpoints(stack: RunningStack) -> endpoints.Endpoints:
     )
 
 
-def _tell(options: DevOptions, stack: RunningStack, settings: Settings, *, simulated: bool) -> None:
+def _tell(options: DevOptions, stack: RunningStack, path: Path, *, simulated: bool) -> None:
     if options.as_json:
         put_json(_endpoints(stack).model_dump(mode="json") | {"agents": [str(folder) for folder in options.agents]})
         return
     put(f"Temporal Web UI  {stack.ui_url or 'not ours to show'}")
     put(f"Temporal         {stack.temporal_address}, namespace {stack.namespace}: {stack.temporal_origin}")
-    put(f"PostgreSQL       {stack.database_url}")
+    put(f"PostgreSQL       {database_place(stack.database_url)}; its whole address is in {path}")
     put(f"worker           {', '.join(map(str, options.agents)) or 'none: start one with `holdfast worker --agents FOLDER`'}")
     if simulated:
         put("models           simulated: no model is asked and nothing is paid")

@@ -28,7 +28,7 @@ def run(
     text: str | None = None,
     /,
     *,
-    input: Annotated[str | None, Parameter(name=["--input", "-i"])] = None,  # noqa: A002 - the option's name
+    input: Annotated[str | None, Parameter(name=["--input", "-i"], allow_leading_hyphen=True)] = None,  # noqa: A002 - the option's name
     batch: Path | None = None,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     concurrency: int = 8,
