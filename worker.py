@@ -80,7 +80,6 @@ async def serving(client: Client, task_queue: str, parts: Parts, *, folders: Seq
         gateway = Gateway(parts.database, *_inference(parts, catalog))
         http = await exits.enter_async_context(contextlib.aclosing(HttpRunner(parts.environ or os.environ)))
         tools = ToolActivities(parts.database, definitions, toolbox, http)
-        exits.callback(tools.close)
         models = ModelActivities(gateway, definitions)
         memory = MemoryActivities(parts.database)
         await definitions.register(catalog.definitions.values(), by=WORKER)

@@ -1,10 +1,14 @@
-"""The effect ledger: started before, succeeded or failed after, unknown when a crash came between; one row a key."""
+"""The effect ledger: started before, succeeded or failed after, unknown when a crash came between; one row a key.
+
+Why it is as it is: docs/adr/0004-effect-ledger.md.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Literal
 
 from state import transcripts
 from state.pool import Database
@@ -13,9 +17,23 @@ from workflows.contracts.messages import Message, Role
 from workflows.contracts.redaction import redact
 from workflows.contracts.runs import TOOL_RESULT_LIMIT_BYTES, ToolRunRequest
 
-LEASE_S = 30.0
-"""A holder that another run waits for is taken as dead when it has not renewed for this long."""
-RENEW_EVERY_S = 8.0
+LEASE_S = 10.0
+"""A holder that has not renewed for this long is taken as dead."""
+RENEW_EVERY_S = 3.0
+
+State = Literal["succeeded", "failed"]
+Ruling = Literal["done", "not_done"]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One attempt's hold on an effect. The token is the attempt's own: who has lost the row to another can no longer end it."""
+
+    request: ToolRunRequest
+    spec: ToolSpec
+    token: str
+    worker: str
+    lease_s: float = LEASE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +41,26 @@ class Begun:
     """What the ledger allows: `go`, `done`, `reused`, `busy`, `unknown`, or `no_call`."""
 
     outcome: str
-    arguments: str
     key: str
-    message: Message | None
-    blob_id: str | None
     attempts: int
+    arguments: str = ""
+    message: Message | None = None
+    blob_id: str | None = None
+    holder_run: str = ""
+    holder_step: int = 0
+    arguments_hash: str | None = None
+    """What the recorded effect was called with."""
+    reason: str = ""
+    wait_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A step's row of the transcript as it stands; `recorded` is False when another attempt has taken the effect over."""
+
+    message: Message
+    blob_id: str | None
+    recorded: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +81,28 @@ class Effect:
     finished_at: datetime | None
 
 
-async def begin(database: Database, request: ToolRunRequest, spec: ToolSpec, *, again: bool, worker: str) -> Begun:
+async def begin(
+    database: Database,
+    claim: Claim,
+    *,
+    key: str | None = None,
+    release_key: str | None = None,
+    ruled_for: str | None = None,
+    checked: int | None = None,
+) -> Begun:
     """Read the call's arguments and enter `started`, in one round trip; a pure tool enters nothing.
 
     Args:
         database: where.
-        request: the tool call.
-        spec: the tool as the run's pinned definition has it.
-        again: an effect of unknown outcome may be done again: a person, or the tool's own check, said so.
-        worker: who does it, for people.
+        claim: whose attempt. The same claim may begin again when it does not know whether its first begin arrived.
+        key: the effect's key, when it is not what the raw arguments say.
+        release_key: a key that this claim began under by mistake and did nothing under.
+        ruled_for: the activity that a person's "do it again" was given for; counts once.
+        checked: the number of attempts that the tool's own check has found undone.
     """
+    request, spec = claim.request, claim.spec
     found = await database.fetchrow(
-        "select * from begin_tool($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11)",
+        "select * from begin_tool($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15)",
         request.run_id,
         request.step,
         request.model_step,
@@ -68,84 +111,154 @@ async def begin(database: Database, request: ToolRunRequest, spec: ToolSpec, *, 
         spec.name,
         spec.effect.value,
         spec.key,
-        again,
-        worker,
-        LEASE_S,
+        key,
+        release_key,
+        claim.token,
+        ruled_for,
+        checked,
+        claim.worker,
+        claim.lease_s,
     )
     if found is None:  # pragma: no cover - the function always gives a row
         raise LookupError("begin_tool gave no row")
-    message = None if found["message"] is None else transcripts.parse(found["message"])
-    return Begun(found["outcome"], found["arguments"] or "", found["key"], message, found["blob_id"], found["attempts"])
+    return Begun(
+        outcome=found["outcome"],
+        key=found["key"],
+        attempts=found["attempts"],
+        arguments=found["arguments"] or "",
+        message=None if found["message"] is None else transcripts.parse(found["message"]),
+        blob_id=found["blob_id"],
+        holder_run=found["holder_run"] or "",
+        holder_step=found["holder_step"] or 0,
+        arguments_hash=found["arguments_hash"],
+        reason=found["reason"] or "",
+        wait_s=found["wait_s"] or 0.0,
+    )
 
 
 async def finish(
     database: Database,
-    request: ToolRunRequest,
-    spec: ToolSpec,
+    claim: Claim,
     key: str,
     *,
-    state: str,
+    state: State | None,
     text: str,
     is_error: bool,
     reason: str | None = None,
-) -> Message:
-    """Enter the outcome and write the step's row of the transcript, in one round trip; gives the message that stands there.
+    arguments_hash: str | None = None,
+    blob_id: str | None = None,
+) -> Ended:
+    """Enter the outcome and write the step's row of the transcript, in one round trip; gives the row that stands there.
 
-    A text over the limit goes to the blob store whole; the model is shown its head.
+    A text over the limit goes to the blob store whole; the model is shown its head. With a `blob_id` the text is such a head
+    already. Without a state (a pure tool, a reused result) the ledger is left alone.
     """
+    request = claim.request
     cleaned = transcripts.clean(Message(role=Role.TOOL, call_id=request.call_id, text=text, is_error=is_error))
     body = cleaned.text.encode(errors="replace")
-    large = len(body) > TOOL_RESULT_LIMIT_BYTES
+    large = blob_id is None and len(body) > TOOL_RESULT_LIMIT_BYTES
     shown = cleaned.model_copy(update={"text": transcripts.shown_to_model(cleaned.text)}) if large else cleaned
-    stored = await database.fetchval(
-        "select finish_tool($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13)",
+    found = await database.fetchrow(
+        "select * from finish_tool($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14)",
         request.run_id,
         request.step,
         request.agent.name,
         request.tenant,
-        spec.name,
-        spec.effect.value,
+        claim.spec.name,
         key,
+        claim.token,
         state,
         redact(reason) if reason else None,
+        arguments_hash,
         transcripts.as_json(shown),
         transcripts.estimate_tokens(shown),
-        hashlib.sha256(body).hexdigest() if large else None,
+        hashlib.sha256(body).hexdigest() if large else blob_id,
         body if large else None,
     )
-    return transcripts.parse(stored)
+    if found is None:  # pragma: no cover - the function always gives a row
+        raise LookupError("finish_tool gave no row")
+    return Ended(transcripts.parse(found["message"]), found["blob_id"], found["recorded"])
 
 
-async def unknown(database: Database, request: ToolRunRequest, spec: ToolSpec, key: str, reason: str) -> None:
+async def leave_unknown(database: Database, claim: Claim, key: str, reason: str) -> None:
     """Enter that nobody knows whether this attempt did its work."""
     await database.execute(
-        "update effects set state = 'unknown', reason = $5 where tenant = $1 and tool = $2 and key = $3 and state = 'started' "
-        "and run_id = $4 and step = $6",
-        request.tenant,
-        spec.name,
+        "update effects set state = 'unknown', reason = $5 "
+        "where tenant = $1 and tool = $2 and key = $3 and token = $4 and state = 'started'",
+        claim.request.tenant,
+        claim.spec.name,
         key,
-        request.run_id,
+        claim.token,
         redact(reason),
-        request.step,
     )
 
 
-async def renew(database: Database, request: ToolRunRequest, spec: ToolSpec, key: str) -> None:
-    """Say that the holder lives."""
+async def give_back(database: Database, claim: Claim, key: str) -> None:
+    """Enter that this attempt ended before its tool was called: nothing was done."""
     await database.execute(
-        "update effects set lease_until = now() + make_interval(secs => $6) "
-        "where tenant = $1 and tool = $2 and key = $3 and run_id = $4 and step = $5 and state = 'started'",
-        request.tenant,
-        spec.name,
+        "update effects set state = 'failed', reason = 'cancelled before it ran', finished_at = now() "
+        "where tenant = $1 and tool = $2 and key = $3 and token = $4 and state = 'started'",
+        claim.request.tenant,
+        claim.spec.name,
         key,
-        request.run_id,
-        request.step,
-        LEASE_S,
+        claim.token,
     )
+
+
+async def renew(database: Database, claim: Claim, key: str) -> bool:
+    """Say that the holder lives; False when it holds the effect no longer."""
+    tag = await database.execute(
+        "update effects set lease_until = now() + make_interval(secs => $5) "
+        "where tenant = $1 and tool = $2 and key = $3 and token = $4 and state = 'started'",
+        claim.request.tenant,
+        claim.spec.name,
+        key,
+        claim.token,
+        claim.lease_s,
+    )
+    return tag != "UPDATE 0"
+
+
+async def rule(
+    database: Database, *, tenant: str, tool: str, key: str, ruling: Ruling, by: str, reason: str = "", result: str = "done"
+) -> bool:
+    """Enter what a person has found out of an effect of unknown outcome: `done` with its result, or `not_done`.
+
+    Done effects are given as `result` to whoever asks next; undone ones may be run. Returns False when the effect is not unknown.
+    """
+    message = transcripts.clean(Message(role=Role.TOOL, text=result)) if ruling == "done" else None
+    ruled = await database.fetchval(
+        "select rule_effect($1,$2,$3,$4,$5,$6,$7)",
+        tenant,
+        tool,
+        key,
+        ruling,
+        by,
+        redact(reason),
+        None if message is None else transcripts.as_json(message),
+    )
+    return bool(ruled)
 
 
 async def of_run(database: Database, run_id: str) -> list[Effect]:
     """What a run's tools did, in order."""
+    return await _select(database, "where run_id = $1 order by step", run_id)
+
+
+async def unknown(database: Database, tenant: str) -> list[Effect]:
+    """Every effect whose outcome a person must find out, oldest first."""
+    return await _select(database, "where tenant = $1 and state = 'unknown' order by started_at", tenant)
+
+
+async def result_bytes(database: Database, message: Message, blob_id: str | None) -> int:
+    """How large a result is, whole."""
+    if blob_id is None:
+        return len(message.text.encode(errors="replace"))
+    size: int | None = await database.fetchval("select octet_length(body) from blobs where blob_id = $1", blob_id)
+    return size or 0
+
+
+async def _select(database: Database, where: str, *given: Any) -> list[Effect]:
     columns = ", ".join(Effect.__dataclass_fields__)
-    rows = await database.fetch(f"select {columns} from effects where run_id = $1 order by step", run_id)  # noqa: S608 - our own column names
+    rows = await database.fetch(f"select {columns} from effects {where}", *given)  # noqa: S608 - our own names and text
     return [Effect(**dict(row)) for row in rows]

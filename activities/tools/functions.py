@@ -3,52 +3,119 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import inspect
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
+import structlog
+
+from activities.tools.ready import StillRunningError
 from activities.tools.registry import Toolbox
 from workflows.contracts.signatures import Signature
 from workflows.contracts.tools import Tool, ToolContext
 
-THREADS = 32
+log = structlog.get_logger("holdfast.tools")
 
 
 class FunctionRunner:
-    """Calls tools with the model's arguments, the context and the worker's dependencies."""
+    """Makes function tools ready with the worker's dependencies."""
 
     def __init__(self, toolbox: Toolbox) -> None:
         self._toolbox = toolbox
-        self._threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="tool")
 
-    async def run(self, tool: Tool[..., Any], arguments: dict[str, Any], context: ToolContext) -> Any:
-        """The tool's result, or whatever it raises."""
-        given = arguments | await self._hidden(tool.spec.name, tool.signature, context)
-        return await self._call(tool.function, given)
+    @contextlib.asynccontextmanager
+    async def ready(self, tool: Tool[..., Any]) -> AsyncIterator[ReadyFunction]:
+        """The tool with all that it wants, for the length of the block.
 
-    async def check(self, tool: Tool[..., Any], arguments: dict[str, Any], context: ToolContext) -> Any:
-        """What the tool's own check says of an earlier attempt: its result, or None when it did nothing."""
-        if tool.check is None or tool.check_signature is None:
+        Raises:
+            StepError: a dependency is missing or could not be opened.
+        """
+        async with self._toolbox.dependencies.lend(tool.wanted, tool.spec.name) as given:
+            yield ReadyFunction(tool, given)
+
+
+class ReadyFunction:
+    """A decorated function with its dependencies."""
+
+    def __init__(self, tool: Tool[..., Any], given: Mapping[Any, Any]) -> None:
+        self._tool = tool
+        self._given = given
+
+    @property
+    def can_check(self) -> bool:
+        """Whether the decorator was given a `check`."""
+        return self._tool.check is not None
+
+    def read(self, raw: str) -> dict[str, Any]:
+        """The function's keyword arguments, validated."""
+        return self._tool.read(raw)
+
+    def argument(self, arguments: dict[str, Any], name: str) -> Any:
+        """One of the arguments as the tool reads it."""
+        return self._tool.arguments.one(arguments, name)
+
+    async def call(self, arguments: dict[str, Any], context: ToolContext) -> Any:
+        """Call the function."""
+        return await _call(self._tool.function, arguments | self._hidden(self._tool.signature, context), self._tool.spec.name)
+
+    async def check(self, arguments: dict[str, Any], context: ToolContext) -> Any:
+        """Call the tool's check with the arguments that it names."""
+        check, signature = self._tool.check, self._tool.check_signature
+        if check is None or signature is None:
             return None
-        asked = {name: value for name, value in arguments.items() if name in tool.check_signature.visible}
-        return await self._call(tool.check, asked | await self._hidden(tool.spec.name, tool.check_signature, context))
+        asked = {name: value for name, value in arguments.items() if signature.takes_any or name in signature.visible}
+        return await _call(check, asked | self._hidden(signature, context), self._tool.spec.name)
 
-    def close(self) -> None:
-        """Let running threads end by themselves; a thread cannot be stopped."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+    def _hidden(self, signature: Signature, context: ToolContext) -> dict[str, Any]:
+        return dict.fromkeys(signature.context, context) | {name: self._given[wanted] for name, wanted in signature.provided.items()}
 
-    async def _hidden(self, name: str, signature: Signature, context: ToolContext) -> dict[str, Any]:
-        hidden: dict[str, Any] = dict.fromkeys(signature.context, context)
-        for parameter, wanted in signature.provided.items():
-            hidden[parameter] = await self._toolbox.dependencies.get(wanted, name)
-        return hidden
 
-    async def _call(self, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+async def _call(function: Callable[..., Any], arguments: dict[str, Any], name: str) -> Any:
+    try:
         if inspect.iscoroutinefunction(function):
             return await function(**arguments)
-        bound = contextvars.copy_context()
-        loop = asyncio.get_running_loop()
-        result = await loop.run_in_executor(self._threads, lambda: bound.run(function, **arguments))
+        result = await _in_thread(function, arguments, name)
         return await result if inspect.isawaitable(result) else result
+    except SystemExit as error:  # would end the worker, and after the retry the next one
+        raise RuntimeError(f"called sys.exit({error.code!r})") from error
+
+
+async def _in_thread(function: Callable[..., Any], arguments: dict[str, Any], name: str) -> Any:
+    """Run a sync function in a thread of its own: one that hangs can neither be stopped nor take the place of another.
+
+    Raises:
+        StillRunningError: the time is over, and the thread goes on.
+    """
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[Any] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def tell(settle: Callable[[Any], None], value: Any) -> None:
+        def settle_once() -> None:
+            if not outcome.done():
+                settle(value)
+
+        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
+            loop.call_soon_threadsafe(settle_once)
+
+    def work() -> None:
+        try:
+            result = context.run(function, **arguments)
+        except StopIteration as error:  # no future takes one
+            tell(outcome.set_exception, RuntimeError(f"raised {error!r}"))
+        except BaseException as error:
+            tell(outcome.set_exception, error)
+        else:
+            tell(outcome.set_result, result)
+
+    threading.Thread(target=work, name=f"tool-{name}", daemon=True).start()
+    try:
+        return await outcome
+    except asyncio.CancelledError as cancelled:
+        if not outcome.cancelled():
+            raise
+        log.warning("tool.abandoned", tool=name)
+        raise cancelled from StillRunningError()

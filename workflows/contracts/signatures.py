@@ -63,6 +63,16 @@ class Arguments:
         given = values.model_fields_set
         return {parameter: getattr(values, name) for name, parameter in self.parameters.items() if name in given}
 
+    def one(self, given: Mapping[str, Any], name: str) -> Any:
+        """One of the arguments that `read` gave, by the name in the schema; None when the model left it out."""
+        if self.whole is None:
+            return given.get(name)
+        values: BaseModel = given[self.whole]
+        for field_name in values.model_fields_set:
+            if name == (type(values).model_fields[field_name].alias or field_name):
+                return getattr(values, field_name)
+        return None
+
     def schema(self) -> dict[str, Any]:
         """The JSON schema of type object that the model is told."""
         schema: dict[str, Any] = without_titles(self.model.model_json_schema())
@@ -153,9 +163,7 @@ def read_arguments(function: Callable[..., Any], signature: Signature, described
         model.model_json_schema()
     except PydanticUserError as error:
         problem = f"have no JSON schema: {str(error).splitlines()[0]}"
-        raise wrong(
-            function, "arguments", problem, "Use JSON-like types or models; mark what the worker gives as Provided[…]"
-        ) from error
+        raise wrong(function, "arguments", problem, "Use JSON-like types or models; mark what the worker gives as Provided[…]") from error
     return Arguments(model=model, parameters=dict(zip(fields, signature.visible, strict=True)))
 
 
@@ -203,9 +211,7 @@ def _indent(line: str) -> int:
 
 
 def _is_described(hint: Any) -> bool:
-    return get_origin(hint) is Annotated and any(
-        isinstance(extra, FieldInfo) and extra.description for extra in get_args(hint)[1:]
-    )
+    return get_origin(hint) is Annotated and any(isinstance(extra, FieldInfo) and extra.description for extra in get_args(hint)[1:])
 
 
 def _told(error: ValidationError, model: type[BaseModel]) -> str:
@@ -233,8 +239,5 @@ def _field_names(model: type[BaseModel]) -> list[str]:
 
 
 def _wanted(model: type[BaseModel]) -> str:
-    wanted = [
-        f"{info.alias or name}{' (required)' if info.is_required() else ''}"
-        for name, info in list(model.model_fields.items())[:20]
-    ]
+    wanted = [f"{info.alias or name}{' (required)' if info.is_required() else ''}" for name, info in list(model.model_fields.items())[:20]]
     return f"the fields {', '.join(wanted)}" if wanted else "no fields: {}"

@@ -1,0 +1,138 @@
+"""One attempt's view of the effect ledger: waits out a database that is away, keeps its lease, never loses a result."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import uuid
+from collections.abc import AsyncIterator
+
+import structlog
+
+from activities.edge import until_available
+from state import effects
+from state.effects import Begun, Claim, Ended, State
+from state.pool import Database
+from workflows.contracts.agents import Effect, ToolSpec
+from workflows.contracts.errors import UnavailableError
+from workflows.contracts.runs import ToolRunRequest
+
+log = structlog.get_logger("holdfast.tools")
+
+WORKER = f"{socket.gethostname()}:{os.getpid()}"
+IDEMPOTENCY_KEY_CHARS = 200
+
+
+class Ledger:
+    """The ledger as one attempt of one tool call uses it."""
+
+    def __init__(self, database: Database, request: ToolRunRequest, spec: ToolSpec) -> None:
+        self._database = database
+        self._claim = Claim(request, spec, uuid.uuid4().hex, WORKER)
+        self._pure = spec.effect is Effect.PURE
+
+    async def begin(
+        self, *, key: str | None = None, release_key: str | None = None, ruled_for: str | None = None, checked: int | None = None
+    ) -> Begun:
+        """See `effects.begin`. Begun again after an outage, the token tells our own start from a dead one's."""
+        beginning = asyncio.ensure_future(
+            until_available(
+                lambda: effects.begin(self._database, self._claim, key=key, release_key=release_key, ruled_for=ruled_for, checked=checked)
+            )
+        )
+        try:
+            return await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            begun = await beginning
+            if begun.outcome == "go" and not self._pure:
+                await effects.give_back(self._database, self._claim, begun.key)
+            raise
+
+    @contextlib.asynccontextmanager
+    async def held(self, key: str) -> AsyncIterator[None]:
+        """Say, for as long as the tool runs, that its holder lives; a tool that ends before the first renewal costs nothing."""
+        if self._pure:
+            yield
+            return
+        renewing: list[asyncio.Task[None]] = []
+        timer = asyncio.get_running_loop().call_later(effects.RENEW_EVERY_S, lambda: renewing.append(asyncio.create_task(self._renew(key))))
+        try:
+            yield
+        finally:
+            timer.cancel()
+            for task in renewing:
+                task.cancel()
+
+    async def finish(
+        self,
+        key: str,
+        state: State | None,
+        text: str,
+        *,
+        is_error: bool = False,
+        reason: str | None = None,
+        arguments_hash: str | None = None,
+        blob_id: str | None = None,
+    ) -> Ended:
+        """Enter the outcome, however long the database is away within reason, and even when the step is cancelled now."""
+        entered = None if self._pure else state
+        writing = asyncio.ensure_future(
+            until_available(
+                lambda: effects.finish(
+                    self._database,
+                    self._claim,
+                    key,
+                    state=entered,
+                    text=text,
+                    is_error=is_error,
+                    reason=reason,
+                    arguments_hash=arguments_hash,
+                    blob_id=blob_id,
+                )
+            )
+        )
+        try:
+            ended = await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await writing
+            raise
+        if not ended.recorded:
+            log.error("effect.overtaken", tool=self._claim.spec.name, state=entered)
+        return ended
+
+    async def leave_unknown(self, key: str, reason: str) -> None:
+        """Enter a `once` effect as unknown. With the database away the row says `started`, which the next attempt reads the same."""
+        if self._claim.spec.effect is not Effect.ONCE:
+            return
+        try:
+            await asyncio.shield(effects.leave_unknown(self._database, self._claim, key, reason))
+        except UnavailableError:
+            log.warning("effect.unknown_postponed", tool=self._claim.spec.name)
+
+    async def result_bytes(self, ended: Ended) -> int:
+        """How large the result is, whole."""
+        return await effects.result_bytes(self._database, ended.message, ended.blob_id)
+
+    def idempotency_key(self, key: str) -> str:
+        """What the other side is told: a business key is made unique to tenant and tool, and fit for a header."""
+        request = self._claim.request
+        if key == f"{request.run_id}:{request.step}":
+            return key
+        whole = f"{request.tenant}:{self._claim.spec.name}:{key}"
+        if whole.isascii() and whole.isprintable() and len(whole) <= IDEMPOTENCY_KEY_CHARS:
+            return whole
+        return f"{self._claim.spec.name}:{uuid.uuid5(uuid.NAMESPACE_OID, whole)}"
+
+    async def _renew(self, key: str) -> None:
+        while True:
+            try:
+                if not await effects.renew(self._database, self._claim, key):
+                    log.error("effect.lease_lost", tool=self._claim.spec.name)
+                    return
+            except UnavailableError:
+                log.warning("effect.lease_waits_for_database", tool=self._claim.spec.name)
+                await asyncio.sleep(effects.RENEW_EVERY_S / 6)
+                continue
+            await asyncio.sleep(effects.RENEW_EVERY_S)
