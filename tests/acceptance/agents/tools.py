@@ -35,6 +35,6 @@ async def pay(order_id: str, context: ToolContext, pool: Provided[asyncpg.Pool])
 async def pay_slowly(order_id: str, context: ToolContext, pool: Provided[asyncpg.Pool]) -> str:
     """Pay an order, then wait until the gate of its name is open."""
     await pool.execute("insert into payments (order_id, idempotency_key) values ($1, $2)", order_id, context.idempotency_key)
-    while not await pool.fetchval("select exists (select from gates where name = $1)", order_id):
+    while not await pool.fetchval("select exists (select from gates where name = $1)", order_id):  # noqa: ASYNC110 - another process opens it
         await asyncio.sleep(0.05)
     return f"{order_id} paid at last"
