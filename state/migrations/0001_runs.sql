@@ -148,15 +148,16 @@ declare
     a jsonb;
     c record;
 begin
+    v_ids := lock_books(p_run);
+    if v_ids is null then
+        return query select 'no_run', null::jsonb, null::bigint, 0, 0::numeric, null::text, null::jsonb, 0;
+        return;
+    end if;
+    -- Under the lock: a late answer may have been recorded while this call waited for it.
     select m.turn into v_turn from model_calls m where m.run_id = p_run and m.step = p_step and m.state = 'recorded';
     if found then
         select coalesce(sum(cost_usd), 0) into v_unknown from model_calls m where m.run_id = p_run and m.step = p_step and m.state = 'unknown';
         return query select 'recorded', v_turn, null::bigint, 0, v_unknown, null::text, null::jsonb, 0;
-        return;
-    end if;
-    v_ids := lock_books(p_run);
-    if v_ids is null then
-        return query select 'no_run', null::jsonb, null::bigint, 0, 0::numeric, null::text, null::jsonb, 0;
         return;
     end if;
     for c in select m.call_id from model_calls m where m.run_id = p_run and m.step = p_step and m.state = 'in_flight' loop
@@ -190,9 +191,9 @@ begin
     update runs set cost_limit_usd = p_cost_limit where run_id = p_run and cost_limit_usd <> p_cost_limit;
     select min(r.cost_limit_usd - r.spent_usd - r.reserved_usd) into v_room from runs r where r.run_id = any(v_ids);
     if p_output_price > 0 then
-        v_output := least(v_output, floor((v_room - v_tokens * p_input_price) / p_output_price)::integer);
+        v_output := greatest(0, least(v_output, floor((v_room - v_tokens * p_input_price) / p_output_price)));
     end if;
-    v_reserve := v_tokens * p_input_price + greatest(v_output, 0) * p_output_price;
+    v_reserve := v_tokens * p_input_price + v_output * p_output_price;
     if v_output < p_min_output or v_reserve > v_room then
         select r.run_id into v_refused from runs r where r.run_id = any(v_ids)
          order by r.cost_limit_usd - r.spent_usd - r.reserved_usd, cardinality(r.ancestors) limit 1;
