@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from typing import NoReturn
 
 from cyclopts import App, CycloptsError
@@ -35,15 +36,13 @@ def build() -> App:
     """The application. Commands are loaded when they are called: `--help` must not wait for Temporal's library."""
     from cyclopts import Group
 
-    from holdfast import __version__
-
     order = list(dict.fromkeys(group for group, *_ in _COMMANDS))
     groups = {name: Group(name, sort_key=place) for place, name in enumerate(order)}
     app = App(
         name="holdfast",
         help="Durable AI agents on Temporal: nothing lost, nothing paid or done twice.",
         help_format="plaintext",
-        version=__version__,
+        version=lambda: metadata.version("holdfast"),
         exit_on_error=False,
         print_error=False,
         suppress_keyboard_interrupt=False,
