@@ -55,6 +55,8 @@ async def wait_outcome(backend: Backend, run_id: str, timeout_s: float | None, *
                 return await _outcome(backend, run_id)
             return await _outcome_unless_parked(backend, run_id)
     except TimeoutError as error:
+        if timeout_s is None:
+            raise
         raise TimeoutError(f"Run {run_id} has not ended after {timeout_s:g} s; it goes on.") from error
 
 
