@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from activities.inference.settings import ModelSettings, ProviderEntry, load
 from holdfast import tool
+from state import effects
 from workflows.contracts import names, policies
 from workflows.contracts.agents import AgentDefinition, HttpCall, Limits, Memory, ToolSpec
 from workflows.contracts.errors import FailureClass
@@ -118,6 +119,7 @@ def test_the_page_on_kills_says_the_time_outs_of_the_policies() -> None:
     assert f"time-out, {policies.WORKFLOW_TASK_S:g} s" in text
     assert f"cache, {policies.STICKY_SCHEDULE_TO_START_S:g} s" in text
     assert f"calls in the air {policies.GRACEFUL_SHUTDOWN_S:g} s" in text
+    assert f"effect ledger, {effects.LEASE_S:g} s" in text
     assert policies.RECORD_FOR_S == 240
     assert "up to four minutes" in text
 
