@@ -22,6 +22,8 @@ from typing import Any, Final
 
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_KEEPCAPS: Final = 8
+PR_SET_SECUREBITS: Final = 28
+SECBIT_NO_SETUID_FIXUP: Final = 1 << 2
 PR_SET_CHILD_SUBREAPER: Final = 36
 PR_CAP_AMBIENT: Final = 47
 PR_CAP_AMBIENT_RAISE: Final = 2
@@ -107,6 +109,8 @@ def become(uid: int | None, gid: int | None, enter_any_folder: bool, death_signa
 def change_user(libc: ctypes.CDLL | None, uid: int, gid: int) -> None:
     """Become another user for good; with `libc`, keep the one right that lets it enter folders closed to it."""
     if libc:
+        # access(2), by which initdb looks for its programs, heeds the kept right only with this bit set.
+        libc.prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
         libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
     os.setgroups([])
     os.setgid(gid)
