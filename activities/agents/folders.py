@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from activities.agents import documents, modules
-from activities.agents.documents import Document
-from workflows.contracts.agents import AgentDefinition, ToolKind, ToolSpec
+from activities.agents import documents, http_tools, modules, schemas
+from activities.agents.documents import Document, closest
+from activities.inference.turns import HANDOFF_PREFIX
+from workflows.contracts.agents import AgentDefinition, ToolSpec
 from workflows.contracts.errors import DefinitionError
+from workflows.contracts.signatures import place, wrong
 from workflows.contracts.tools import Provider, Tool, wrong_references
 
 MODELS_FILE = "models.yaml"
@@ -29,13 +30,14 @@ class Catalog:
 
 
 def load(folders: Iterable[Path]) -> Catalog:
-    """Read the folders together: agents of one may use tools and agents of another.
+    """Read the folders together: agents of one may use tools and agents of another. A folder named twice is read once.
 
     Raises:
         DefinitionError: the first thing that is wrong; names file, line, field and remedy.
     """
-    found = [_read_folder(Path(folder).resolve()) for folder in folders]
+    found = [_read_folder(folder) for folder in dict.fromkeys(Path(folder).resolve() for folder in folders)]
     tools, specs = _tools(found)
+    providers = _providers(found, tools.values())
     agents = [document for one in found for document in one.agents]
     definitions: dict[str, AgentDefinition] = {}
     for document in agents:
@@ -48,7 +50,7 @@ def load(folders: Iterable[Path]) -> Catalog:
     return Catalog(
         definitions=definitions,
         tools=tools,
-        providers=tuple(provider for one in found for provider in one.code.providers),
+        providers=providers,
         model_files=tuple(path for one in found for path in one.model_files),
     )
 
@@ -85,50 +87,83 @@ def _tools(found: Sequence[_Folder]) -> tuple[dict[str, Tool[..., Any]], dict[st
     specs: dict[str, ToolSpec] = {}
     for tool in (tool for one in found for tool in one.code.tools):
         if tool.spec.name in specs:
-            raise DefinitionError(f"{tool!r}: another tool is called {tool.spec.name} too. Give one of them another name.")
+            other = place(tools[tool.spec.name].function)
+            raise wrong(tool.function, "name", f"another tool is called {tool.spec.name} too, at {other}", "Give one of them another name")
         tools[tool.spec.name], specs[tool.spec.name] = tool, tool.spec
     for document in (document for one in found for document in one.http_tools):
-        spec = _http_spec(document)
+        spec = http_tools.read(document)
         if spec.name in specs:
             raise document.wrong(("tool",), f"another tool is called {spec.name} too", "Give one of them another name")
         specs[spec.name] = spec
     return tools, specs
 
 
-def _http_spec(document: Document) -> ToolSpec:
-    values = {name: value for name, value in document.values.items() if name != "tool"}
-    spec = documents.validate(document, ToolSpec, {**values, "name": document.values["tool"], "kind": ToolKind.HTTP})
-    if spec.http is None:
-        raise document.wrong(("tool",), "an HTTP tool needs an http part", "Add http: {method: …, url: …}")
-    for name, problem, remedy in wrong_references(spec):
-        raise document.wrong((name,), problem, remedy)
-    return spec
+def _providers(found: Sequence[_Folder], tools: Iterable[Tool[..., Any]]) -> tuple[Provider, ...]:
+    """What the folders provide: one function a type, and one for each type that a tool wants."""
+    by_type: dict[Any, Provider] = {}
+    for provider in (provider for one in found for provider in one.code.providers):
+        other = by_type.setdefault(provider.wanted, provider)
+        if other is not provider:
+            name = _type_name(provider.wanted)
+            raise DefinitionError(f"{provider.place}: {name} is provided at {other.place} already. Keep one of the two @provide functions.")
+    for tool in tools:
+        for wanted in tool.wanted:
+            if wanted not in by_type:
+                name = _type_name(wanted)
+                raise wrong(
+                    tool.function, "parameters", f"wants a {name}, which nobody provides", "Write an @provide function that yields one"
+                )
+    return tuple(by_type.values())
+
+
+def _type_name(wanted: Any) -> str:
+    return getattr(wanted, "__qualname__", str(wanted))
 
 
 def _definition(document: Document, specs: Mapping[str, ToolSpec]) -> AgentDefinition:
     values = dict(document.values)
-    approvals = values.pop("approvals", {})
+    if isinstance(values.get("version"), int | float):
+        values["version"] = document.written[("version",)]
+    approvals = values.pop("approvals", None) or {}
     if not isinstance(approvals, dict):
         raise document.wrong(("approvals",), "must map tools to conditions", "Write approvals: {refund: amount_usd > 50}")
-    names = values.get("tools", [])
-    if not isinstance(names, list):
-        raise document.wrong(("tools",), "must be a list of tool names", "Write tools: [find_order]")
+    names = _names(document, "tools")
     values["tools"] = [_spec(document, number, name, specs, approvals) for number, name in enumerate(names)]
     for name in approvals:
         if name not in names:
-            raise document.wrong(("approvals", name), "is none of this agent's tools", _closest(str(name), names))
-    return documents.validate(document, AgentDefinition, values)
+            raise document.wrong(("approvals", name), "is none of this agent's tools", closest(str(name), names))
+    values |= {field_name: _names(document, field_name) for field_name in ("agents", "handoffs")}
+    definition = documents.validate(document, AgentDefinition, values)
+    if definition.output_schema is not None:
+        schemas.check(document, ("output_schema",), definition.output_schema)
+    return definition
 
 
-def _spec(document: Document, number: int, name: Any, specs: Mapping[str, ToolSpec], approvals: Mapping[str, Any]) -> ToolSpec:
-    found = specs.get(name) if isinstance(name, str) else None
+def _names(document: Document, field_name: str) -> list[str]:
+    """A field that lists names; a field without a value lists none."""
+    names = document.values.get(field_name) or []
+    if not isinstance(names, list):
+        raise document.wrong((field_name,), "must be a list of names", f"Write {field_name}: [one, another]")
+    for number, name in enumerate(names):
+        if not isinstance(name, str):
+            raise document.wrong((field_name, number), f"{name!r} is no name", f"Write {field_name}: [one, another]")
+        if name in names[:number]:
+            raise document.wrong((field_name, number), f"{name} stands twice", "Keep one of them")
+    return names
+
+
+def _spec(document: Document, number: int, name: str, specs: Mapping[str, ToolSpec], approvals: Mapping[str, Any]) -> ToolSpec:
+    found = specs.get(name)
     if found is None:
-        raise document.wrong(("tools", number), f"there is no tool {name!r}", _closest(str(name), specs))
+        raise document.wrong(("tools", number), f"there is no tool {name!r}", closest(name, specs))
     if name not in approvals:
         return found
+    location = ("approvals", name)
+    if not isinstance(approvals[name], bool | str):
+        raise document.wrong(location, "must be true, false or a condition", "Write a condition like amount_usd > 50")
     changed = found.model_copy(update={"approve": approvals[name]})
     for _, problem, remedy in wrong_references(changed):
-        raise document.wrong(("approvals", name), problem, remedy)
+        raise document.wrong(location, problem, remedy)
     return changed
 
 
@@ -136,13 +171,11 @@ def _check_neighbours(document: Document, definition: AgentDefinition, definitio
     for field_name, names in (("agents", definition.agents), ("handoffs", definition.handoffs)):
         for number, name in enumerate(names):
             if name not in definitions:
-                raise document.wrong((field_name, number), f"there is no agent {name!r}", _closest(name, definitions))
-    clash = {spec.name for spec in definition.tools} & set(definition.agents)
-    if clash:
-        raise document.wrong(("agents",), f"{min(clash)} is the name of a tool too", "Give one of them another name")
-
-
-def _closest(name: str, known: Iterable[str]) -> str:
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"Did you mean {close[0]}" if close else f"Known are {', '.join(names) or 'none'}"
+                raise document.wrong((field_name, number), f"there is no agent {name!r}", closest(name, definitions))
+    tools = {spec.name for spec in definition.tools}
+    offered = {"agents": {name: name for name in definition.agents}, "handoffs": {HANDOFF_PREFIX + n: n for n in definition.handoffs}}
+    for field_name, shown in offered.items():
+        clash = min(tools & set(shown), default=None)
+        if clash is not None:
+            place = (field_name, document.values[field_name].index(shown[clash]))
+            raise document.wrong(place, f"the model would be shown two tools called {clash}", "Give one of them another name")
