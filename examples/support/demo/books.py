@@ -11,6 +11,7 @@ from typing import Any
 
 import asyncpg
 
+from examples.support.simulation.conversation import done_before
 from workflows.contracts.messages import Message
 
 from .report import Attempt, BilledCall, ShopChange, ShopRefund
@@ -105,7 +106,7 @@ class Books:
             called |= {(run_id, call.call_id): call.name for call in message.tool_calls}
             name = called.get((run_id, message.call_id or ""), "")
             if name in _WORDS and not message.is_error:
-                done[run_id].append(_in_words(name, json.loads(message.text)))
+                done[run_id].append(_in_words(name, message.text))
         return done
 
 
@@ -116,8 +117,13 @@ def billed_calls(journal: Sequence[dict[str, Any]]) -> tuple[BilledCall, ...]:
     )
 
 
-def _in_words(tool: str, result: dict[str, Any]) -> str:
+def _in_words(tool: str, text: str) -> str:
+    before, said = done_before(text)
+    try:
+        result: dict[str, Any] = json.loads(said)
+    except ValueError:
+        return _WORDS[tool]
     if tool == "change_address" and "order_id" not in result:
         return "account moved"
     amount = f"{result['refunded_usd']} USD" if tool == "refund" else ""
-    return " ".join(part for part in (result.get("order_id", ""), _WORDS[tool], amount) if part)
+    return " ".join(part for part in (result.get("order_id", ""), _WORDS[tool], amount) if part) + (" before" if before else "")

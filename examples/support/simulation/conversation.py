@@ -13,12 +13,13 @@ from workflows.contracts.messages import Role
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A tool call with its result; `value` is None when it failed, and `text` says why."""
+    """A tool call with its result; `value` is None when it failed, and `text` says why. `before`: somebody else's call had done it."""
 
     tool: str
     arguments: dict[str, Any]
     value: Any
     text: str
+    before: bool = False
 
 
 class Conversation:
@@ -33,8 +34,9 @@ class Conversation:
             for call in message.tool_calls:
                 result = results.get(call.call_id)
                 if result is not None:
-                    value = None if result.is_error else _json(result.text)
-                    self.calls.append(Call(call.name, _json(call.arguments) or {}, value, result.text))
+                    before, text = done_before(result.text)
+                    value = None if result.is_error else _json(text)
+                    self.calls.append(Call(call.name, _json(call.arguments) or {}, value, result.text, before))
 
     def made(self, tool: str, arguments: dict[str, Any] | None = None) -> list[Call]:
         """The calls of a tool that have a result, with these arguments if any are given."""
@@ -64,6 +66,12 @@ class Conversation:
         """Every product that was looked up."""
         found = [call.value for call in self.made("get_product") if isinstance(call.value, dict)]
         return {product["product_id"]: product for product in found}
+
+
+def done_before(text: str) -> tuple[bool, str]:
+    """Whether a result is that of an earlier call under the same business key, and the result alone."""
+    said, found, result = text.partition("The result then: ")
+    return (True, result) if found and said.startswith("Not done now") else (False, text)
 
 
 def _json(text: str) -> Any:

@@ -39,6 +39,8 @@ def _done(call: Call) -> str:
     if not isinstance(value, dict):
         return f"This did not work: {call.tool}: {call.text}"
     order = value.get("order_id", "your account")
+    if call.before:
+        return f"What you ask for {order} was done before."
     if call.tool == "cancel_order":
         return f"{order} is cancelled; {value['refunded_usd']} USD go back to {value['to']}."
     if call.tool == "refund":

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from examples.support.simulation.conversation import done_before
 from examples.support.simulation.matching import choose_variant, mentions, named_lines
 from examples.support.simulation.reading import Intent, Wish, read
 
@@ -151,6 +152,12 @@ def test_tastes_decide_between_variants_that_fit():
     item = _variant("9", "90.00", color="blue", size="S")
     assert choose_variant(JACKET, item, "size L", "")[0] is None
     assert choose_variant(JACKET, item, "size L", "I prefer black")[0] == "3"
+
+
+def test_a_result_that_another_call_got_before_is_read_as_such():
+    told = 'Not done now: it was done before, by run r, with other arguments. The result then: {"order_id": "#W1"}'
+    assert done_before(told) == (True, '{"order_id": "#W1"}')
+    assert done_before('{"note": "The result then: "}') == (False, '{"note": "The result then: "}')
 
 
 def test_a_wish_names_its_orders_once():
