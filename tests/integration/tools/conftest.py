@@ -1,135 +1,14 @@
-"""A desk at which one tool call after another is made, by the real activity on a real PostgreSQL."""
+"""The desk, opened for one test."""
 
 from __future__ import annotations
 
-import asyncio
-import dataclasses
-import json
-import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
-from temporalio.testing import ActivityEnvironment
 
-from activities.tools.dependencies import Dependencies
-from activities.tools.http import HttpRunner
-from activities.tools.registry import Toolbox
-from activities.tools.run_tool import ToolActivities
-from state import effects, runs, transcripts
-from state.definitions import Definitions
-from state.effects import Effect as Row
+from state import effects
 from state.pool import Database
-from state.runs import NewRun
-from workflows.contracts.agents import AgentDefinition, PinnedAgent, ToolSpec
-from workflows.contracts.messages import Message, Role, ToolCall
-from workflows.contracts.runs import ToolOutcome, ToolRunRequest
-from workflows.contracts.tools import Provider, Tool
-
-
-@dataclasses.dataclass
-class Worker:
-    """One worker process's tools."""
-
-    activities: ToolActivities
-    toolbox: Toolbox
-
-
-class Desk:
-    """Makes tool calls of a tenant that no other test sees."""
-
-    def __init__(self, database: Database) -> None:
-        self.database = database
-        self.tenant = f"tenant-{uuid.uuid4().hex[:8]}"
-        self.http: dict[str, str] = {}
-        self._closing: list[Callable[[], Any]] = []
-
-    def worker(self, *tools: Tool[..., Any], providers: Iterable[Provider] = (), environ: Mapping[str, str] | None = None) -> Worker:
-        dependencies = Dependencies(providers)
-        toolbox = Toolbox({tool.spec.name: tool for tool in tools}, dependencies)
-        http = HttpRunner(environ or {})
-        self._closing += [http.aclose, lambda: dependencies.__aexit__(None, None, None)]
-        return Worker(ToolActivities(self.database, Definitions(self.database), toolbox, http), toolbox)
-
-    async def close(self) -> None:
-        for close in self._closing:
-            await close()
-
-    async def asked(self, spec: ToolSpec, arguments: Any, *, run_id: str | None = None, step: int = 2) -> ToolRunRequest:
-        """A request as the workflow makes it: the model has asked for the call at the step before."""
-        definition = AgentDefinition(name="tester", instructions="Test.", tools=(spec,))
-        await Definitions(self.database).register([definition], by="test")
-        run_id = run_id or f"run-{uuid.uuid4().hex[:10]}"
-        pin = definition.pin()
-        await self._run(run_id, pin)
-        raw = arguments if isinstance(arguments, str) else json.dumps(arguments)
-        call = ToolCall(call_id=f"call_{step}", name=spec.name, arguments=raw)
-        async with self.database.transaction() as connection:
-            await transcripts.append(connection, run_id, step - 1, pin.name, Message(role=Role.ASSISTANT, tool_calls=(call,)))
-        return ToolRunRequest(
-            run_id=run_id,
-            step=step,
-            model_step=step - 1,
-            call_id=call.call_id,
-            name=spec.name,
-            agent=pin,
-            tenant=self.tenant,
-            user="u1",
-        )
-
-    async def _run(self, run_id: str, pin: PinnedAgent) -> None:
-        new = NewRun(run_id, self.tenant, pin.name, pin.definition_hash, "u1", None, "body", pin.limits.cost_usd)
-        await runs.create(self.database, new, Message(role=Role.USER, text="Hello."))
-
-    async def attempt(
-        self, worker: Worker, request: ToolRunRequest, *, attempt: int = 1, activity: str = "1", again: bool = False
-    ) -> ToolOutcome:
-        """One attempt of the activity."""
-        environment = Attempt(attempt, activity)
-        return await environment.start(worker, request.model_copy(update={"ruled_again": again}))
-
-    async def told(self, request: ToolRunRequest) -> Message | None:
-        """What the model is told of the call."""
-        return await transcripts.message_at(self.database, request.run_id, request.step)
-
-    async def row(self, tool: Tool[..., Any] | ToolSpec, key: str | None = None, request: ToolRunRequest | None = None) -> Row | None:
-        """The ledger's row."""
-        name = tool.name if isinstance(tool, ToolSpec) else tool.spec.name
-        wanted = key or (f"{request.run_id}:{request.step}" if request else "")
-        rows = await effects._select(self.database, "where tenant = $1 and tool = $2 and key = $3", self.tenant, name, wanted)
-        return rows[0] if rows else None
-
-    async def state(self, tool: Tool[..., Any] | ToolSpec, key: str | None = None, request: ToolRunRequest | None = None) -> str | None:
-        row = await self.row(tool, key, request)
-        return row.state if row else None
-
-    async def end_leases(self) -> None:
-        """As if the time had passed that a dead holder's lease lasts."""
-        await self.database.execute("update effects set lease_until = now() - interval '1 minute' where tenant = $1", self.tenant)
-
-
-class Attempt:
-    """One attempt of an activity, which can be cancelled, or die as with its worker."""
-
-    def __init__(self, number: int = 1, activity: str = "1") -> None:
-        self._environment = ActivityEnvironment()
-        self._environment.info = dataclasses.replace(self._environment.info, attempt=number, activity_id=activity)
-        self.task: asyncio.Task[ToolOutcome] | None = None
-
-    async def start(self, worker: Worker, request: ToolRunRequest) -> ToolOutcome:
-        return await self._environment.run(worker.activities.run_tool, request)
-
-    def begin(self, worker: Worker, request: ToolRunRequest) -> asyncio.Task[ToolOutcome]:
-        self.task = asyncio.create_task(self.start(worker, request))
-        return self.task
-
-    def cancel(self) -> None:
-        self._environment.cancel()
-
-
-@pytest.fixture
-def attempts() -> type[Attempt]:
-    return Attempt
+from tests.integration.tools.desk import Desk
 
 
 @pytest.fixture
