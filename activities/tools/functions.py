@@ -66,8 +66,7 @@ class ReadyFunction:
         check, signature = self._tool.check, self._tool.check_signature
         if check is None or signature is None:
             return None
-        asked = {name: value for name, value in arguments.items() if signature.takes_any or name in signature.visible}
-        return await _call(check, asked | self._hidden(signature, context), self._tool.spec.name)
+        return await _call(check, self._tool.asked(arguments) | self._hidden(signature, context), self._tool.spec.name)
 
     def _hidden(self, signature: Signature, context: ToolContext) -> dict[str, Any]:
         return dict.fromkeys(signature.context, context) | {name: self._given[wanted] for name, wanted in signature.provided.items()}

@@ -79,7 +79,8 @@ class ReadyHttp:
         """The arguments as the model wrote them; that they fit the schema was judged when the model asked for the call."""
         try:
             arguments = json.loads(raw or "{}")
-        except ValueError as error:
+            json.dumps(arguments, ensure_ascii=False, allow_nan=False).encode()
+        except ValueError as error:  # NaN and half surrogates pass Python's parser, and no other
             raise ArgumentsError(f"the arguments are not JSON: {error}") from error
         if not isinstance(arguments, dict):
             raise ArgumentsError("the arguments must be one JSON object")

@@ -126,9 +126,7 @@ def _refuse_unsafe(node: ast.AST, text: str) -> None:
             "lists, comparisons, in, and, or, not"
         )
     if isinstance(node, ast.Constant) and not isinstance(node.value, str | int | float | None):
-        raise DefinitionError(
-            f"the condition `{text}` uses the literal {node.value!r}; allowed are numbers, texts, True, False, None"
-        )
+        raise DefinitionError(f"the condition `{text}` uses the literal {node.value!r}; allowed are numbers, texts, True, False, None")
     if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
         raise DefinitionError(f"the condition `{text}` reads the private field {node.attr}")
     if isinstance(node, ast.Subscript) and not _is_plain_index(node.slice):

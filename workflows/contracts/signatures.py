@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from workflows.contracts.errors import ArgumentsError, DefinitionError
 
@@ -58,19 +59,21 @@ class Arguments:
             values = self.model.model_validate_json(raw.strip() or "{}")
         except ValidationError as error:
             raise ArgumentsError(_told(error, self.model)) from error
+        except Exception as error:  # a validator of the tool's own model may raise anything
+            raise ArgumentsError(f"the arguments do not fit: {type(error).__name__}: {error}. Send one JSON object that fits") from error
         if self.whole is not None:
             return {self.whole: values}
         given = values.model_fields_set
         return {parameter: getattr(values, name) for name, parameter in self.parameters.items() if name in given}
 
     def one(self, given: Mapping[str, Any], name: str) -> Any:
-        """One of the arguments that `read` gave, by the name in the schema; None when the model left it out."""
-        if self.whole is None:
-            return given.get(name)
-        values: BaseModel = given[self.whole]
-        for field_name in values.model_fields_set:
-            if name == (type(values).model_fields[field_name].alias or field_name):
-                return getattr(values, field_name)
+        """One of the arguments that `read` gave, by the name in the schema; its default when the model left it out, else None."""
+        if self.whole is None and name in given:
+            return given[name]
+        for field_name, info in self.model.model_fields.items():
+            if name == (info.alias or field_name):
+                value = getattr(given[self.whole], field_name) if self.whole else info.get_default(call_default_factory=False)
+                return None if value is PydanticUndefined else value
         return None
 
     def schema(self) -> dict[str, Any]:
@@ -105,9 +108,11 @@ def read_signature(function: Callable[..., Any], context_type: type, local_names
     Raises:
         DefinitionError: a parameter has no annotation, one that cannot be resolved, or no name that a model could give.
     """
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise wrong(function, "return", "yields its results one by one", "Return one result; report progress by ToolContext.heartbeat")
     try:
         hints = typing.get_type_hints(function, localns=dict(local_names or {}), include_extras=True)
-    except (NameError, TypeError) as error:
+    except Exception as error:  # an annotation is code, and may fail in any way
         raise wrong(
             function, "annotations", f"cannot be resolved: {error}", "Import the type at run time, not under TYPE_CHECKING"
         ) from error
@@ -154,6 +159,8 @@ def read_arguments(function: Callable[..., Any], signature: Signature, described
     fields: dict[str, Any] = {}
     for index, (name, hint) in enumerate(signature.visible.items()):
         default = parameters[name].default
+        if isinstance(default, FieldInfo):
+            raise wrong(function, name, "has a Field as its default", f"Write `{name}: Annotated[int, Field(ge=1)] = 5`, with its own type")
         options: dict[str, Any] = {"alias": name}
         if name in described and not _is_described(hint):
             options["description"] = described[name]

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from workflows.contracts import conditions
 from workflows.contracts.agents import Effect, ToolSpec
 from workflows.contracts.errors import DefinitionError
+from workflows.contracts.redaction import is_secret_name
 from workflows.contracts.signatures import (
     Arguments,
     ProvidedMarker,
@@ -112,6 +113,15 @@ class Tool(Generic[P, R]):
         """
         return self.arguments.read(raw)
 
+    def asked(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """What `check` is called with, beside what the worker gives: the arguments it names, defaults for those left out."""
+        if self.check_signature is None:
+            return {}
+        parameters = inspect.signature(self.function).parameters
+        known = {name: parameters[name].default for name in self.signature.visible} | dict(arguments)
+        wanted = known if self.check_signature.takes_any else self.check_signature.visible
+        return {name: known[name] for name in wanted if known.get(name, inspect.Parameter.empty) is not inspect.Parameter.empty}
+
 
 @overload
 def tool(function: Callable[P, R], /) -> Tool[P, R]: ...
@@ -168,9 +178,7 @@ def tool(
         if not (description or told):
             raise wrong(target, "docstring", "is missing", "Say in one sentence what the tool does: the model chooses by it")
         arguments = read_arguments(target, signature, described)
-        spec = _spec(
-            target, name=name or target.__name__, description=description or told, parameters=arguments.schema(), **given
-        )
+        spec = _spec(target, name=name or target.__name__, description=description or told, parameters=arguments.schema(), **given)
         made = Tool(target, spec, signature, arguments)
         if check is not None:
             made.check, made.check_signature = check, _read_check(made, check, local_names)
@@ -192,11 +200,17 @@ def _spec(function: Callable[..., Any], **fields: Any) -> ToolSpec:
 
 
 def wrong_references(spec: ToolSpec) -> list[tuple[str, str, str]]:
-    """(field, problem, remedy) for each place where a specification names an argument that the tool does not have."""
+    """(field, problem, remedy) for each field that does not fit the tool's arguments or its effect."""
     known = list(spec.parameters.get("properties", {}))
     found: list[tuple[str, str, str]] = []
     if spec.key is not None and spec.key not in known:
         found.append(("key", f"no argument is called `{spec.key}`", closest(spec.key, known)))
+    if spec.key is not None and spec.effect is Effect.PURE:
+        found.append(("key", "a pure tool has no effect that a key could name", "Give effect: once or idempotent, or leave the key out"))
+    if spec.key is not None and is_secret_name(spec.key):
+        found.append(("key", "names a secret, which is blacked out before the ledger sees it", "Name an argument that may be written down"))
+    if spec.retries and spec.effect is Effect.ONCE:
+        found.append(("retries", "a tool with effect once is never run again by itself", "Leave retries out, or give effect: idempotent"))
     if isinstance(spec.approve, str):
         try:
             names = conditions.parse(spec.approve).names
