@@ -156,12 +156,12 @@ async def finish(
 
 async def fail(database: Database, call_id: int, failure_class: str, failure: str) -> None:
     """Give the reservation back: the provider refused before it can have billed."""
-    await database.execute("select fail_model_call($1, $2, $3)", call_id, failure_class, redact(failure))
+    await database.execute("select fail_model_call($1, $2, $3)", call_id, failure_class, _reason(failure))
 
 
 async def charge_unknown(database: Database, call_id: int, failure_class: str, failure: str) -> None:
     """Charge what was reserved: nobody knows whether the provider billed."""
-    await database.execute("select charge_unknown($1, $2, $3)", call_id, failure_class, redact(failure))
+    await database.execute("select charge_unknown($1, $2, $3)", call_id, failure_class, _reason(failure))
 
 
 async def charges(database: Database, run_id: str) -> list[Charge]:
@@ -174,6 +174,10 @@ async def charges(database: Database, run_id: str) -> list[Charge]:
 def usage_of(charge: Charge) -> Usage:
     """The tokens of one attempt."""
     return Usage(input_tokens=charge.input_tokens, cached_input_tokens=charge.cached_tokens, output_tokens=charge.output_tokens)
+
+
+def _reason(failure: str) -> str:
+    return redact(transcripts.storable(failure))
 
 
 def _appendix(appendix: Appendix) -> dict[str, Any]:

@@ -44,13 +44,18 @@ def text_tokens(text: str) -> int:
 
 
 def clean(message: Message) -> Message:
-    """The message without secrets, and without the zero bytes that PostgreSQL cannot keep."""
+    """The message without secrets, and without what PostgreSQL cannot keep."""
     calls = tuple(call.model_copy(update={"arguments": _clean(call.arguments)}) for call in message.tool_calls)
     return message.model_copy(update={"text": _clean(message.text), "tool_calls": calls})
 
 
+def storable(text: str) -> str:
+    """The text without what PostgreSQL cannot keep: zero bytes are left out, halves of characters become question marks."""
+    return text.replace("\x00", "").encode(errors="replace").decode()
+
+
 def _clean(text: str) -> str:
-    return redact(text.replace("\x00", "").replace("\\u0000", ""))
+    return redact(storable(text).replace("\\u0000", ""))
 
 
 def as_json(message: Message) -> dict[str, Any]:

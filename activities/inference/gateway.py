@@ -118,6 +118,10 @@ class Gateway:
             except StepError as error:
                 await self._settle(begun.call_id, error)
                 raise
+            except Exception as error:
+                bug = StepError(f"{type(error).__name__} while the answer was read", failure_class=FailureClass.CODE, spend_unknown=True)
+                await self._settle(begun.call_id, bug)
+                raise
             return await self._record(begun.call_id, answered, kept), begun.unknown_usd
         raise quota or StepError("No model candidate is configured.", failure_class=FailureClass.CALLER)
 

@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from workflows.contracts.errors import DefinitionError
 from workflows.contracts.messages import Frozen
@@ -41,6 +41,13 @@ class ModelSettings(Frozen):
     input_usd_per_million: Decimal | None = Field(default=None, ge=0)
     cached_input_usd_per_million: Decimal | None = Field(default=None, ge=0)
     output_usd_per_million: Decimal | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _prices_are_whole(self) -> Self:
+        prices = (self.input_usd_per_million, self.output_usd_per_million)
+        if None in prices and (prices != (None, None) or self.cached_input_usd_per_million is not None):
+            raise ValueError("a price of one's own needs both input_usd_per_million and output_usd_per_million")
+        return self
 
 
 class InferenceSettings(Frozen):

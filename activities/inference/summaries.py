@@ -60,5 +60,6 @@ def _head(text: str, limit_bytes: int) -> str:
     return text if len(body) <= limit_bytes else body[:limit_bytes].decode(errors="ignore") + " [cut]"
 
 
-def _size(text: str) -> int:
-    return len(text.encode(errors="replace"))
+def _size(line: str) -> int:
+    """Its bytes, with the empty line that follows it."""
+    return len(line.encode(errors="replace")) + 2

@@ -89,7 +89,7 @@ def read_turn(
 
 def preview(text: str) -> str:
     """A short redacted line, fit for a history."""
-    flat = " ".join(redact(text).split())
+    flat = " ".join(redact(transcripts.storable(text)).split())
     return flat if len(flat) <= PREVIEW_CHARS else flat[: PREVIEW_CHARS - 1] + "…"
 
 
@@ -130,7 +130,7 @@ def read_arguments(call: ToolCall, spec: ToolSpec | None, offered: Mapping[str, 
     if spec is None:
         return None, f"There is no tool {call.name!r}. The tools are: {', '.join(sorted(offered)) or 'none'}."
     try:
-        arguments = json.loads(call.arguments or "{}")
+        arguments = _strict_json(call.arguments or "{}")
     except ValueError as error:
         return None, f"The arguments of {call.name} are not JSON: {error}. Send the call again with valid JSON."
     if not isinstance(arguments, dict):
@@ -143,6 +143,18 @@ def read_arguments(call: ToolCall, spec: ToolSpec | None, offered: Mapping[str, 
             f"The arguments of {call.name} do not fit its schema: {where}: {wrong.message[:300]}. Correct them and call again.",
         )
     return arguments, ""
+
+
+def _strict_json(text: str) -> Any:
+    """The value, or ValueError: also for NaN, which is no JSON, and of which no approval condition (`amount > 50`) is true."""
+    try:
+        return json.loads(text, parse_constant=_no_json)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _no_json(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON value")
 
 
 @lru_cache(maxsize=512)
@@ -161,7 +173,7 @@ def _what_is_wrong(response: ModelResponse, request: ModelRequest) -> str | None
     if request.output_schema is None:
         return None
     try:
-        answer = json.loads(response.text)
+        answer = _strict_json(response.text)
     except ValueError as error:
         return f"Your answer must be JSON by the schema you were given, and is not JSON: {error}. Answer with the JSON only."
     wrong = next(_validator(json.dumps(request.output_schema, sort_keys=True)).iter_errors(answer), None)
@@ -209,7 +221,8 @@ def _with_ids(calls: tuple[ToolCall, ...], step: int) -> tuple[ToolCall, ...]:
     seen: set[str] = set()
     named = []
     for place, call in enumerate(calls, start=1):
-        unique = call.call_id if call.call_id and call.call_id not in seen else f"call_{step}_{place}"
+        given = transcripts.storable(call.call_id)
+        unique = given if given and given not in seen else f"call_{step}_{place}"
         seen.add(unique)
-        named.append(call.model_copy(update={"call_id": unique}))
+        named.append(call.model_copy(update={"call_id": unique, "name": transcripts.storable(call.name)}))
     return tuple(named)
