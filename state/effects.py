@@ -17,9 +17,9 @@ from workflows.contracts.messages import Message, Role
 from workflows.contracts.redaction import redact
 from workflows.contracts.runs import TOOL_RESULT_LIMIT_BYTES, ToolRunRequest
 
-LEASE_S = 10.0
-"""A holder that has not renewed for this long is taken as dead."""
-RENEW_EVERY_S = 3.0
+LEASE_S = 6.0
+"""A holder that has not renewed for this long is taken as dead; about as long as Temporal takes to notice (`policies.HEARTBEAT_S`)."""
+RENEW_EVERY_S = 2.0
 
 State = Literal["succeeded", "failed"]
 Ruling = Literal["done", "not_done"]
@@ -97,7 +97,7 @@ async def begin(
         claim: whose attempt. The same claim may begin again when it does not know whether its first begin arrived.
         key: the effect's key, when it is not what the raw arguments say.
         release_key: a key that this claim began under by mistake and did nothing under.
-        ruled_for: the activity that a person's "do it again" was given for; counts once.
+        ruled_for: the run, step and number of a person's "do it again"; each counts once.
         checked: the number of attempts that the tool's own check has found undone.
     """
     request, spec = claim.request, claim.spec
@@ -147,11 +147,12 @@ async def finish(
     reason: str | None = None,
     arguments_hash: str | None = None,
     blob_id: str | None = None,
-) -> Ended:
+) -> Ended | None:
     """Enter the outcome and write the step's row of the transcript, in one round trip; gives the row that stands there.
 
     A text over the limit goes to the blob store whole; the model is shown its head. With a `blob_id` the text is such a head
-    already. Without a state (a pure tool, a reused result) the ledger is left alone.
+    already. Without a state (a pure tool, a reused result) the ledger is left alone. None: this attempt has failed, and another one
+    that has taken the effect over still runs for the same step.
     """
     request = claim.request
     cleaned = transcripts.clean(Message(role=Role.TOOL, call_id=request.call_id, text=text, is_error=is_error))
@@ -177,6 +178,8 @@ async def finish(
     )
     if found is None:  # pragma: no cover - the function always gives a row
         raise LookupError("finish_tool gave no row")
+    if found["message"] is None:
+        return None
     return Ended(transcripts.parse(found["message"]), found["blob_id"], found["recorded"])
 
 

@@ -85,7 +85,7 @@ class Desk:
     ) -> ToolOutcome:
         """One attempt of the activity."""
         environment = Attempt(attempt, activity)
-        return await environment.start(worker, request.model_copy(update={"ruled_again": again}))
+        return await environment.start(worker, request.model_copy(update={"rulings": int(activity) if again else 0}))
 
     async def skip(self, request: ToolRunRequest, result: str) -> None:
         """Write the result that a person gave, as the next model call does."""

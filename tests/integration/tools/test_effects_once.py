@@ -150,7 +150,7 @@ async def test_a_tool_error_means_that_nothing_was_done_and_is_told_to_the_model
 
 @pytest.mark.parametrize("error", [RuntimeError("line cut"), TimeoutError(), asyncio.CancelledError()])
 async def test_any_other_exception_leaves_the_outcome_unknown(desk: Desk, shop: Shop, error: BaseException) -> None:
-    refund, shop.fails_after = shop.tool(retries=5), error
+    refund, shop.fails_after = shop.tool(), error
     worker, request = desk.worker(refund), await desk.asked(refund.spec, {"order_id": "W1"})
     with pytest.raises(StepError) as parked:
         await desk.attempt(worker, request)
