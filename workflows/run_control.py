@@ -62,7 +62,7 @@ class RunControl:
         self._since = workflow.time()
         self._waits = 0
         self._parked: dict[int, Parked] = {}
-        self._ruled: set[int] = set()
+        self._rulings: dict[int, int] = {}
         self._redrives: list[Redrive] = []
         self._approvals: dict[str, Approval] = {}
         self._decisions: dict[str, tuple[Decision, bool]] = {}
@@ -113,9 +113,9 @@ class RunControl:
         self._worked_s -= forgiven_s
         self._waited_s += forgiven_s
 
-    def ruled_again(self, step: int) -> bool:
-        """Whether a person ruled that the step's effect, of unknown outcome, may be done again."""
-        return step in self._ruled
+    def rulings(self, step: int) -> int:
+        """How often a person ruled that the step's effect, of unknown outcome, may be done again."""
+        return self._rulings.get(step, 0)
 
     def decide(self, decision: Decision, *, approved: bool) -> None:
         """Note a decision for one waiting call, or for all; a call's first decision counts."""
@@ -182,7 +182,7 @@ class RunControl:
         if order.action == "skip":
             raise Skipped(order.result)
         if parked.failure_class is FailureClass.UNKNOWN_OUTCOME:
-            self._ruled.add(parked.step)
+            self._rulings[parked.step] = self.rulings(parked.step) + 1
 
     async def approval(self, call: ToolCallRef) -> Decision | None:
         """Wait for a person; None means yes, else the decision that said no."""

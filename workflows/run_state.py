@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from workflows.contracts.agents import Limits
-from workflows.contracts.runs import ModelTurn, Repeat, ToolCallRef, Totals
+from workflows.contracts.runs import CompactOutcome, ModelTurn, Repeat, ToolCallRef, Totals
 
 REMEMBERED_CALLS = 32
 """How many different calls are watched for repeats; the oldest are forgotten, so that the state stays small."""
 
 
-def add_turn(totals: Totals, turn: ModelTurn) -> Totals:
+def add_call(totals: Totals, call: ModelTurn | CompactOutcome) -> Totals:
     """The totals with one model call more."""
     return totals.model_copy(
         update={
             "steps": totals.steps + 1,
             "calls": totals.calls + 1,
-            "usage": totals.usage + turn.usage,
-            "cost_usd": totals.cost_usd + turn.cost_usd,
-            "unknown_usd": totals.unknown_usd + turn.unknown_usd,
+            "usage": totals.usage + call.usage,
+            "cost_usd": totals.cost_usd + call.cost_usd,
+            "unknown_usd": totals.unknown_usd + call.unknown_usd,
         }
     )
 

@@ -187,12 +187,16 @@ async def test_a_redrive_of_a_run_that_is_not_parked_is_refused_without_harm(eng
 
 async def test_a_ruling_on_an_unknown_outcome_reaches_the_tool(engine: Engine, script: Script) -> None:
     script.model("support", asks_for(call("refund")), asks_for(call("refund")), final())
-    script.tool("refund", fails(FailureClass.UNKNOWN_OUTCOME), lambda _: "paid back")
+    unknown, broken = fails(FailureClass.UNKNOWN_OUTCOME), fails(FailureClass.TOOL)
+    script.tool("refund", unknown, broken, unknown, lambda _: "paid back")
     handle = await engine.start(agent())
-    await engine.parked(handle)
-    await handle.signal(AgentRun.redrive, Redrive())
+    for tries in (1, 2, 3):
+        await engine.until(handle, lambda view, tries=tries: view.parked is not None and len(script.ran) == tries)
+        await handle.signal(AgentRun.redrive, Redrive())
     await engine.result(handle)
-    assert [(request.step, request.ruled_again) for request in script.ran] == [(2, False), (2, True), (4, False)]
+    assert [(request.step, request.rulings) for request in script.ran] == [(2, 0), (2, 1), (2, 1), (2, 2), (4, 0)], (
+        "a retry of another failure is no ruling"
+    )
 
 
 async def test_a_retry_of_any_other_failure_is_no_ruling(engine: Engine, script: Script) -> None:
@@ -202,4 +206,4 @@ async def test_a_retry_of_any_other_failure_is_no_ruling(engine: Engine, script:
     await engine.parked(handle)
     await handle.signal(AgentRun.redrive, Redrive())
     await engine.result(handle)
-    assert [request.ruled_again for request in script.ran] == [False, False]
+    assert [request.rulings for request in script.ran] == [0, 0]

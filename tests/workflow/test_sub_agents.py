@@ -23,11 +23,12 @@ from tests.workflow.scripted import (
     hand_over,
     no_call,
 )
-from workflows.agent_run import MAX_DEPTH, AgentRun
+from workflows.agent_run import AgentRun
 from workflows.contracts.agents import Limits
 from workflows.contracts.errors import FailureClass
 from workflows.contracts.messages import Usage
 from workflows.contracts.runs import ModelCallRequest, Redrive, RunStatus, TurnKind
+from workflows.tool_steps import MAX_DEPTH
 
 HELPER = agent("helper")
 

@@ -124,8 +124,8 @@ class ToolRunRequest(Frozen):
     agent: PinnedAgent
     tenant: str
     user: str | None = None
-    ruled_again: bool = False
-    """A person has ruled that an effect of unknown outcome may be done again."""
+    rulings: int = 0
+    """How often a person has ruled that this step's effect, of unknown outcome, may be done again; each is good for one start."""
 
 
 class ToolOutcome(Frozen):

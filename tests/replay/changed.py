@@ -1,0 +1,36 @@
+"""Variants of the workflow that a replay must find out: what happens when its code is changed without care."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Final
+
+from temporalio import workflow
+
+from workflows.agent_run import AgentRun
+from workflows.contracts import names
+from workflows.contracts.runs import RunInput, RunOutcome
+
+_A_MINUTE: Final = timedelta(minutes=1)
+
+
+@workflow.defn(name=names.AGENT_RUN)
+class Hasty(AgentRun):
+    """Sleeps a moment before it begins."""
+
+    @workflow.run
+    async def run(self, given: RunInput) -> RunOutcome:
+        """As the original, but later."""
+        await workflow.sleep(1)
+        return await super().run(given)
+
+
+@workflow.defn(name=names.AGENT_RUN)
+class Renamed(AgentRun):
+    """Calls the model by an activity of another name."""
+
+    @workflow.run
+    async def run(self, given: RunInput) -> RunOutcome:
+        """Ask once."""
+        answered: Any = await workflow.execute_activity("ask_model", self._course.model_request(1), schedule_to_close_timeout=_A_MINUTE)
+        return RunOutcome.model_validate(answered)

@@ -1,0 +1,109 @@
+"""The course of a run: its state from step to step, and what every kind of step does with it."""
+
+from __future__ import annotations
+
+from temporalio import workflow
+
+from workflows import run_view
+from workflows.contracts.errors import FailureClass
+from workflows.contracts.runs import Appendix, Carry, MemoryRequest, ModelCallRequest, Parked, RunInput, RunView, ToolCallRef
+from workflows.run_control import RunControl
+from workflows.run_state import RepeatWatch, limit_reached
+
+
+class Course:
+    """One run between its steps. Small: content is in PostgreSQL."""
+
+    def __init__(self, given: RunInput) -> None:
+        carry = given.carry or Carry(agent=given.agent)
+        self.given = given
+        self.agent = carry.agent
+        self.step = carry.step
+        """The highest step number that is used."""
+        self.totals = carry.totals
+        self.appendices: list[Appendix] = list(carry.appendices)
+        """What the next model call appends to the transcript first."""
+        self.corrections = carry.corrections
+        self.compacted = carry.compacted
+        self.repeats = RepeatWatch(carry.repeats)
+        self.control = RunControl(carry.worked_s, carry.waited_s, self.show, tells_caller=given.parent_run_id is not None)
+        self.model = carry.agent.model
+        self.doing = "starting"
+
+    @property
+    def left_s(self) -> float:
+        """Seconds of work that the run's limit leaves."""
+        return self.agent.limits.time_s - self.control.worked_s
+
+    def now(self, step: int, doing: str) -> None:
+        """Say what the run does now."""
+        self.step = max(self.step, step - 1)
+        self.doing = doing
+        self.show()
+
+    def show(self) -> None:
+        """Write the current details, as the Temporal Web UI shows them."""
+        details = run_view.current_details(self.view())
+        if self.given.carry is not None:  # Temporal gives static details to a run's first execution only
+            details = f"{details}\n\n{run_view.static_details(self.given)}"
+        workflow.set_current_details(details)
+
+    def view(self) -> RunView:
+        """The run as it stands."""
+        return RunView(
+            run_id=self.given.run_id,
+            agent=self.agent.name,
+            status=self.control.status,
+            step=self.step,
+            model=self.model,
+            totals=self.totals,
+            doing=self.doing,
+            limits=self.agent.limits,
+            approvals=self.control.approvals,
+            parked=self.control.parked,
+        )
+
+    def append(self, call: ToolCallRef, text: str, *, is_error: bool = False, child_run_id: str | None = None) -> None:
+        """Answer a tool call here, without an activity."""
+        self.appendices.append(
+            Appendix(step=call.step, call_id=call.call_id, name=call.name, text=text, is_error=is_error, child_run_id=child_run_id)
+        )
+
+    async def stay_within_limits(self) -> None:
+        """Park while a limit forbids the next call; before every attempt, since a throttled one may have waited for hours."""
+        while reached := limit_reached(self.agent.limits, self.totals, self.control.worked_s):
+            await self.stop_at_limit(reached)
+
+    async def stop_at_limit(self, reached: str) -> None:
+        """Park at a limit; a sub-run's caller is told instead."""
+        parked = Parked(failure_class=FailureClass.LIMIT, cause=reached, step=self.step + 1, what=f"run {self.agent.name}")
+        await self.control.park(parked, may_skip=False)
+
+    def model_request(self, step: int) -> ModelCallRequest:
+        """What a model call is given."""
+        return ModelCallRequest(
+            run_id=self.given.run_id,
+            step=step,
+            agent=self.agent,
+            tenant=self.given.tenant,
+            appendices=tuple(self.appendices),
+        )
+
+    def memory_request(self, step: int) -> MemoryRequest:
+        """What an activity of memory is given."""
+        given = self.given
+        return MemoryRequest(run_id=given.run_id, step=step, agent=self.agent, tenant=given.tenant, user=given.user)
+
+    def carry(self) -> Carry:
+        """What the next execution goes on with."""
+        return Carry(
+            step=self.step,
+            totals=self.totals,
+            agent=self.agent,
+            appendices=tuple(self.appendices),
+            corrections=self.corrections,
+            repeats=self.repeats.calls,
+            compacted=self.compacted,
+            worked_s=self.control.worked_s,
+            waited_s=self.control.waited_s,
+        )

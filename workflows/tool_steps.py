@@ -1,0 +1,151 @@
+"""The steps that act: tool calls side by side, sub-agents as child workflows, the hand-over to another agent."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Coroutine
+from typing import Any
+
+from temporalio import workflow
+
+from workflows import run_view
+from workflows.contracts import names, policies, stubs
+from workflows.contracts.agents import ToolKind
+from workflows.contracts.errors import FailureClass
+from workflows.contracts.runs import ModelTurn, Parked, RunInput, RunOutcome, ToolCallRef, ToolRunRequest
+from workflows.course import Course
+from workflows.run_control import Aborted, Skipped
+from workflows.run_state import add_child
+
+MAX_DEPTH = 5
+"""How deep agents may call agents."""
+
+
+async def run_tools(course: Course, turn: ModelTurn) -> None:
+    """Run all calls of a turn side by side; a hand-over takes effect after them."""
+    while course.totals.steps + len(turn.calls) > course.agent.limits.steps:
+        await course.stop_at_limit(f"limit steps: {course.agent.limits.steps} would be passed by {len(turn.calls)} tool calls")
+    handed_over: ToolCallRef | None = None
+    steps = []
+    for call in turn.calls:
+        if call.kind is not ToolKind.HANDOFF:
+            steps.append(_tool_step(course, call, turn.step))
+        elif handed_over is None:
+            handed_over = call
+        else:
+            course.append(call, "The conversation is handed over to one agent at a time.", is_error=True)
+    course.now(course.step, "running " + ", ".join(call.name for call in turn.calls))
+    course.totals = course.totals.model_copy(update={"steps": course.totals.steps + len(turn.calls)})
+    with course.control.waits_of_sub_runs_forgiven():
+        await _all(steps)
+    if handed_over is not None and handed_over.agent is not None:
+        course.append(handed_over, f"You are now {handed_over.agent.name}; the conversation so far is above.")
+        course.agent = handed_over.agent.model_copy(update={"limits": course.agent.limits})
+
+
+async def _tool_step(course: Course, call: ToolCallRef, model_step: int) -> None:
+    if await _refused_as_repeat(course, call):
+        return
+    if call.needs_approval:
+        decision = await course.control.approval(call)
+        if decision is not None:
+            course.append(call, f"A person said no: {decision.reason or 'no reason given'}", is_error=True)
+            return
+    try:
+        if call.kind is ToolKind.AGENT:
+            await _sub_run(course, call)
+        else:
+            await _run_tool(course, call, model_step)
+    except Skipped as skipped:
+        course.append(call, skipped.result or "A person skipped this call.")
+
+
+async def _refused_as_repeat(course: Course, call: ToolCallRef) -> bool:
+    limit = course.agent.limits.repeats
+    count = course.repeats.count(call)
+    if count < limit:
+        return False
+    if count >= 2 * limit:
+        cause = f"{call.name} was called {count} times with the same arguments and gave the same result"
+        parked = Parked(failure_class=FailureClass.MODEL_BEHAVIOUR, cause=cause, step=call.step, what=f"run_tool {call.name}")
+        await course.control.park(parked, may_skip=False)
+        return False
+    course.repeats.refused(call)
+    course.append(call, f"Not run: {limit} such calls gave the same result. Do something else, or answer.", is_error=True)
+    return True
+
+
+async def _run_tool(course: Course, call: ToolCallRef, model_step: int) -> None:
+    request = ToolRunRequest(
+        run_id=course.given.run_id,
+        step=call.step,
+        model_step=model_step,
+        call_id=call.call_id,
+        name=call.name,
+        agent=course.agent,
+        tenant=course.given.tenant,
+        user=course.given.user,
+    )
+    what = f"run_tool {call.name}"
+    outcome = await course.control.insist(
+        lambda: workflow.execute_activity(
+            stubs.run_tool,
+            request.model_copy(update={"rulings": course.control.rulings(call.step)}),
+            summary=f"step {call.step}: {call.name} {call.preview}"[:200],
+            **policies.TOOL_RUN.options(within_s=course.left_s, start_to_close_s=call.timeout_s + policies.TOOL_MARGIN_S),
+        ),
+        call.step,
+        what,
+    )
+    course.repeats.seen(call, outcome.result_hash)
+
+
+async def _sub_run(course: Course, call: ToolCallRef) -> None:
+    if call.agent is None or course.given.depth >= MAX_DEPTH:
+        course.append(call, f"Agents may call agents at most {MAX_DEPTH} deep; answer yourself.", is_error=True)
+        return
+    child = RunInput(
+        run_id=f"{course.given.run_id}.{call.step}",
+        agent=call.agent,
+        tenant=course.given.tenant,
+        user=course.given.user,
+        parent_run_id=course.given.run_id,
+        depth=course.given.depth + 1,
+    )
+    outcome = await course.control.insist(
+        lambda: workflow.execute_child_workflow(
+            names.AGENT_RUN,
+            child,
+            result_type=RunOutcome,
+            id=child.run_id,
+            search_attributes=run_view.search_attributes(child),
+            static_summary=run_view.static_summary(child, call.preview),
+            static_details=run_view.static_details(child),
+            **policies.CHILD_RUN,
+        ),
+        call.step,
+        f"agent {call.name}",
+    )
+    course.totals = add_child(course.totals, outcome.totals)
+    course.control.sub_run_waited(outcome.waited_s)
+    failure = outcome.failure
+    text = f"The agent {call.name} stopped: {failure.cause}" if failure else outcome.preview
+    course.repeats.seen(call, hashlib.sha256(text.encode()).hexdigest()[:16])
+    course.append(call, text, is_error=failure is not None, child_run_id=child.run_id)
+
+
+async def _all(steps: list[Coroutine[Any, Any, None]]) -> None:
+    """Await all; when one raises, as an order to abort does, cancel the others, and raise only when every one has ended."""
+    if not steps:
+        return
+    tasks = [asyncio.create_task(step) for step in steps]
+    try:
+        await workflow.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    failures = [result for result in results if isinstance(result, BaseException)]
+    if failures:
+        raise next((failure for failure in failures if isinstance(failure, Aborted)), failures[0])
