@@ -67,7 +67,7 @@ class ModelActivities:
             return _no_call(request, kind, _why(request, paid), paid.unknown_usd)
         recorded, unknown_usd = paid
         turn = ModelTurn.model_validate(recorded)
-        return turn.model_copy(update={"cost_usd": turn.cost_usd - turn.unknown_usd + unknown_usd, "unknown_usd": unknown_usd})
+        return turn.model_copy(update=_charged(turn, unknown_usd))
 
     @activity.defn(name=names.COMPACT)
     async def compact_history(self, request: ModelCallRequest) -> CompactOutcome:
@@ -90,7 +90,14 @@ class ModelActivities:
         paid = await self._gateway.pay(request, summaries.asked(), activity.info().attempt, keep)
         if isinstance(paid, Refused):
             raise StepError(_why(request, paid), failure_class=FailureClass.LIMIT)
-        return CompactOutcome.model_validate(paid[0])
+        recorded, unknown_usd = paid
+        outcome = CompactOutcome.model_validate(recorded)
+        return outcome.model_copy(update=_charged(outcome, unknown_usd))
+
+
+def _charged(recorded: ModelTurn | CompactOutcome, unknown_usd: Decimal) -> dict[str, Decimal]:
+    """What it cost with the unknown spend of its step as it stands now: late answers may have settled some of it."""
+    return {"cost_usd": recorded.cost_usd - recorded.unknown_usd + unknown_usd, "unknown_usd": unknown_usd}
 
 
 def _why(request: ModelCallRequest, refused: Refused) -> str:
