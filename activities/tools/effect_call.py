@@ -44,7 +44,8 @@ class EffectCall:
         Raises:
             StepError: the call must wait, be tried again, or be looked at by a person; the class says which.
         """
-        ruled_for = _this_activity() if self._request.ruled_again else None
+        request = self._request
+        ruled_for = f"{request.run_id}:{request.step}:{request.rulings}" if request.rulings else None
         begun = await self._ledger.begin(ruled_for=ruled_for)
         if begun.outcome in {"done", "no_call"}:
             return await self._judge(begun, {})
@@ -241,11 +242,6 @@ class EffectCall:
             failure_class=FailureClass.UNKNOWN_OUTCOME,
             code="effect_unknown",
         )
-
-
-def _this_activity() -> str:
-    info = activity.info()
-    return f"{info.workflow_run_id}/{info.activity_id}"
 
 
 def _being_cancelled() -> bool:

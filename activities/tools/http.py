@@ -19,6 +19,8 @@ from workflows.contracts.tools import ToolContext
 PLACE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 SECRET = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 CONNECT_TIMEOUT_S = 10.0
+KEEPALIVE_S = 2.0
+"""Shorter than servers keep idle connections: a request into one that is being closed is an effect of unknown outcome."""
 ERROR_CHARS = 500
 BODY_LIMIT_BYTES = 8 * 1024 * 1024
 KEY_SAFE = "!#$&'()*+,-./:;<=>?@[]^_`{|}~"
@@ -35,7 +37,9 @@ class HttpRunner:
 
     def __init__(self, environ: Mapping[str, str] = os.environ, client: httpx2.AsyncClient | None = None) -> None:
         self._environ = environ
-        self._client = client or httpx2.AsyncClient(follow_redirects=False, limits=httpx2.Limits(max_connections=None))
+        self._client = client or httpx2.AsyncClient(
+            follow_redirects=False, limits=httpx2.Limits(max_connections=None, keepalive_expiry=KEEPALIVE_S)
+        )
 
     def ready(self, spec: ToolSpec) -> ReadyHttp:
         """The tool with its secrets filled in.
@@ -132,7 +136,7 @@ class ReadyHttp:
             url = url.copy_merge_params({name: _many(value) for name, value in rest.items() if value is not None})
         if self._spec.effect is not Effect.PURE and "idempotency-key" not in given:
             headers["Idempotency-Key"] = quote(context.idempotency_key, safe=KEY_SAFE)
-        limits = httpx2.Timeout(self._spec.timeout_s, connect=min(CONNECT_TIMEOUT_S, self._spec.timeout_s))
+        limits = httpx2.Timeout(self._spec.timeout_s, connect=min(CONNECT_TIMEOUT_S, self._spec.timeout_s * 0.8))
         return self._client.build_request(self._call.method, url, content=body, headers=headers, timeout=limits)
 
     def _judge(self, response: httpx2.Response, text: str) -> None:

@@ -16,7 +16,7 @@ from state import effects
 from state.effects import Begun, Claim, Ended, State
 from state.pool import Database
 from workflows.contracts.agents import Effect, ToolSpec
-from workflows.contracts.errors import UnavailableError
+from workflows.contracts.errors import FailureClass, StepError, UnavailableError
 from workflows.contracts.runs import ToolRunRequest
 
 log = structlog.get_logger("holdfast.tools")
@@ -76,7 +76,11 @@ class Ledger:
         arguments_hash: str | None = None,
         blob_id: str | None = None,
     ) -> Ended:
-        """Enter the outcome, however long the database is away within reason, and even when the step is cancelled now."""
+        """Enter the outcome, however long the database is away within reason, and even when the step is cancelled now.
+
+        Raises:
+            StepError: the outcome is a failure, and another attempt of the step has taken the effect over.
+        """
         entered = None if self._pure else state
         writing = asyncio.ensure_future(
             until_available(
@@ -98,8 +102,14 @@ class Ledger:
         except asyncio.CancelledError:
             await writing
             raise
-        if not ended.recorded:
+        if ended is None or not ended.recorded:
             log.error("effect.overtaken", tool=self._claim.spec.name, state=entered)
+        if ended is None:
+            raise StepError(
+                f"Another attempt of this step's {self._claim.spec.name} has begun since, and still runs.",
+                failure_class=FailureClass.TRANSIENT,
+                code="effect_overtaken",
+            )
         return ended
 
     async def leave_unknown(self, key: str, reason: str) -> None:

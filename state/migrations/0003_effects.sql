@@ -24,7 +24,7 @@ create table effects (
 comment on column effects.key is 'the business key that the tool declares, as argument=value, else run:step';
 comment on column effects.run_id is 'the run and step that did it, or do it now';
 comment on column effects.token is 'the attempt that holds the row; one that lost it can no longer end it';
-comment on column effects.ruled_for is 'the activity that has used up a person''s ruling to do it again: its later attempts may not';
+comment on column effects.ruled_for is 'the ruling of a person that was used up for the last start: run, step and number; another start needs another one';
 comment on column effects.lease_until is 'a holder that is silent for longer than this is dead';
 create index effects_by_run on effects (run_id, step);
 create index effects_unknown on effects (tenant, started_at) where state = 'unknown';
@@ -48,7 +48,7 @@ comment on table effect_rulings is 'what people said of effects with unknown out
 --   busy     somebody alive does it right now: ask again in wait_s
 --   unknown  an attempt ended between start and end, and nobody knows whether it did its work
 --   no_call  the transcript has no such call
--- p_ruled_for is the activity that a person's "do it again" was given for; p_checked is the number of attempts that the tool's
+-- p_ruled_for names one "do it again" of a person; p_checked is the number of attempts that the tool's
 -- own check has found undone. Either lets an unknown effect start once more, and only once.
 create function begin_tool(
     p_run text, p_step integer, p_model_step integer, p_call_id text, p_tenant text, p_tool text, p_effect text,
@@ -87,6 +87,9 @@ begin
         key := p_key;
     elsif p_key_argument is not null then
         key := coalesce(p_key_argument || '=' || nullif(json_argument(arguments, p_key_argument), ''), key);
+    end if;
+    if octet_length(key) > 512 then  -- an index holds no long texts
+        key := left(key, 64) || ':sha256:' || encode(sha256(convert_to(key, 'UTF8')), 'hex');
     end if;
     if p_release_key is not null then
         delete from effects e
@@ -161,7 +164,8 @@ exception when data_exception then
 end $$;
 
 -- After a tool ran, in one round trip: the ledger and the transcript together. The first result of a step stays. A null state
--- leaves the ledger alone. `recorded` is false when another attempt has taken the effect over in the meantime.
+-- leaves the ledger alone. `recorded` is false when another attempt has taken the effect over in the meantime; when that one is
+-- an attempt of this very step, a failure of ours is not the step's result, and there may be no message yet.
 create function finish_tool(
     p_run text, p_step integer, p_agent text, p_tenant text, p_tool text, p_key text, p_token text, p_state text, p_reason text,
     p_arguments_hash text, p_message jsonb, p_tokens integer, p_blob_id text, p_blob bytea,
@@ -177,13 +181,20 @@ begin
     if p_state is not null then
         update effects e set state = p_state, reason = p_reason, arguments_hash = p_arguments_hash, message = p_message,
                blob_id = p_blob_id, finished_at = now()
-         where e.tenant = p_tenant and e.tool = p_tool and e.key = p_key and e.token = p_token
-           and (e.state in ('started', 'unknown') or e.state = p_state);
+         where e.tenant = p_tenant and e.tool = p_tool and e.key = p_key
+           and ((e.token = p_token and (e.state in ('started', 'unknown') or e.state = p_state))
+                -- Done is done, also by an earlier attempt of this step.
+                or (p_state = 'succeeded' and e.state <> 'succeeded' and (e.run_id, e.step) = (p_run, p_step)));
         recorded := found;
     end if;
-    insert into transcript (run_id, step, agent, message, tokens, blob_id)
-    values (p_run, p_step, p_agent, p_message, p_tokens, p_blob_id)
-    on conflict do nothing;
+    if recorded or p_state <> 'failed' or not exists (
+        select from effects e where e.tenant = p_tenant and e.tool = p_tool and e.key = p_key and e.state = 'started'
+                                and (e.run_id, e.step) = (p_run, p_step)
+    ) then
+        insert into transcript (run_id, step, agent, message, tokens, blob_id)
+        values (p_run, p_step, p_agent, p_message, p_tokens, p_blob_id)
+        on conflict do nothing;
+    end if;
     select t.message, t.blob_id into message, blob_id from transcript t where t.run_id = p_run and t.step = p_step and t.part = 0;
 end $$;
 
