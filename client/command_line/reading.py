@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from client.command_line.exits import ExitCode
 from client.command_line.options import AsJson
-from client.command_line.terminal import clock, put, put_json, put_line, put_table, say, seconds, usd
+from client.command_line.terminal import clock, put, put_json, put_line, put_table, say, seconds, short_clock, usd
 
 if TYPE_CHECKING:
     from client.events import RunEvent
@@ -49,9 +49,7 @@ def runs(
     if json:
         put_json([each.model_dump(mode="json") for each in found])
         return ExitCode.OK
-    rows = [
-        [each.id, each.agent, _status(each), each.user or "", usd(each.cost_usd), clock(each.started_at), _took(each)] for each in found
-    ]
+    rows = [_row(each) for each in found]
     put_table(["id", "agent", "status", "user", "cost", "started", "took"], rows)
     return ExitCode.OK
 
@@ -134,6 +132,10 @@ def agents(*, json: AsJson = False) -> int:
         return ExitCode.OK
 
     return asyncio.run(listed())
+
+
+def _row(run: RunSummary) -> list[str]:
+    return [run.id, run.agent, _status(run), run.user or "", usd(run.cost_usd), short_clock(run.started_at), _took(run)]
 
 
 def _status(run: RunSummary) -> str:

@@ -12,7 +12,8 @@ from typing import Any, TextIO
 from pydantic import BaseModel
 
 COLUMN_GAP = "  "
-DIMMED = ("id", "url")
+FLEXIBLE = ("said", "tools", "status", "what")
+"""Columns whose cells may be broken to fit a terminal; the others are ids and figures."""
 
 
 def put(text: str, stream: TextIO | None = None) -> None:
@@ -79,6 +80,14 @@ def clock(moment: datetime | None) -> str:
     return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+def short_clock(moment: datetime) -> str:
+    """The same, shorter on a terminal: today's have no date, others no seconds."""
+    local = moment.astimezone()
+    if not sys.stdout.isatty():
+        return clock(moment)
+    return local.strftime("%H:%M:%S" if local.date() == datetime.now().astimezone().date() else "%m-%d %H:%M")
+
+
 def _framed(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -87,7 +96,7 @@ def _framed(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column in DIMMED, style="dim" if column in DIMMED else "")
+        table.add_column(column, overflow="fold" if column in FLEXIBLE else "ellipsis", no_wrap=column not in FLEXIBLE)
     for row in rows:
         table.add_row(*(Text(one_cell(cell)) for cell in row))
     Console().print(table)
