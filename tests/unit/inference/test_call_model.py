@@ -112,7 +112,7 @@ async def test_a_context_that_the_provider_finds_full_is_no_failure_and_costs_no
 
 async def test_a_context_that_is_full_by_our_own_count_is_not_sent(sit: Sit) -> None:
     seat, model = await sit([])
-    turn = await seat.call(1, Appendix(step=1, call_id="c", name="find", text="x" * 100_000))
+    turn = await seat.call(2, Appendix(step=1, call_id="c", name="find", text="x" * 100_000))
     assert (turn.kind, turn.reason) == (TurnKind.CONTEXT_FULL, "the conversation does not fit the model's context window")
     assert model.requests == []
 

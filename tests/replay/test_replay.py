@@ -1,0 +1,144 @@
+"""Every history that a released version has recorded replays on the code as it is now."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio import workflow
+from temporalio.client import WorkflowHistory
+from temporalio.worker import Replayer
+
+import worker
+from client.temporal import DATA_CONVERTER
+from telemetry.run_interceptor import RunInterceptor
+from tests.replay import planted
+from tests.replay.changed import Hasty, Renamed
+from tests.replay.record import HISTORIES
+from tests.replay.shapes import SHAPES
+
+RECORDED = sorted(HISTORIES.glob("*/*.json"))
+NOW = metadata.version("holdfast")
+
+HOLDS: dict[str, dict[str, int]] = {
+    "plain": {"ACTIVITY_TASK_COMPLETED": 3, "WORKFLOW_EXECUTION_COMPLETED": 1},
+    "parallel_tools": {"ACTIVITY_TASK_COMPLETED": 5, "WORKFLOW_EXECUTION_COMPLETED": 1},
+    "sub_agent": {"CHILD_WORKFLOW_EXECUTION_COMPLETED": 1, "ACTIVITY_TASK_COMPLETED": 3, "WORKFLOW_EXECUTION_COMPLETED": 1},
+    "sub_agents_own": {"ACTIVITY_TASK_COMPLETED": 1, "WORKFLOW_EXECUTION_COMPLETED": 1},
+    "hand_over": {"ACTIVITY_TASK_COMPLETED": 4, "WORKFLOW_EXECUTION_COMPLETED": 1},
+    "approved_and_rejected": {"WORKFLOW_EXECUTION_SIGNALED": 2, "ACTIVITY_TASK_COMPLETED": 3, "WORKFLOW_EXECUTION_COMPLETED": 1},
+    "parked_and_redriven": {"WORKFLOW_EXECUTION_SIGNALED": 5, "ACTIVITY_TASK_FAILED": 4, "WORKFLOW_EXECUTION_COMPLETED": 1},
+    "aborted": {"WORKFLOW_EXECUTION_SIGNALED": 1, "ACTIVITY_TASK_CANCELED": 1, "WORKFLOW_EXECUTION_FAILED": 1},
+    "cancelled": {"WORKFLOW_EXECUTION_CANCEL_REQUESTED": 1, "ACTIVITY_TASK_CANCELED": 1, "WORKFLOW_EXECUTION_CANCELED": 1},
+    "corrected": {"ACTIVITY_TASK_COMPLETED": 7, "WORKFLOW_EXECUTION_COMPLETED": 1},
+    "retried": {"TIMER_FIRED": 1, "ACTIVITY_TASK_FAILED": 1, "WORKFLOW_EXECUTION_COMPLETED": 1},
+    "summarised": {"ACTIVITY_TASK_COMPLETED": 5, "WORKFLOW_EXECUTION_COMPLETED": 1},
+    "remembered": {"ACTIVITY_TASK_COMPLETED": 3, "WORKFLOW_EXECUTION_COMPLETED": 1},
+    "continued_as_new": {"WORKFLOW_EXECUTION_CONTINUED_AS_NEW": 1},
+    "continuation": {"WORKFLOW_EXECUTION_COMPLETED": 1},
+}
+"""What a history of each shape must at least hold, so that it is the shape that its name says."""
+
+
+def read(path: Path) -> WorkflowHistory:
+    recorded = json.loads(path.read_text(encoding="utf-8"))
+    return WorkflowHistory.from_json(recorded["workflow_id"], recorded["history"])
+
+
+def replayer(*workflows: type) -> Replayer:
+    return Replayer(
+        workflows=workflows or worker.WORKFLOWS,
+        data_converter=DATA_CONVERTER,
+        workflow_runner=worker.workflow_runner(),
+        interceptors=[RunInterceptor()],
+    )
+
+
+def named(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=named)
+async def test_a_recorded_history_replays(path: Path) -> None:
+    await replayer().replay_workflow(read(path))
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=named)
+async def test_a_workflow_that_decides_otherwise_is_found_out(path: Path) -> None:
+    with pytest.raises(workflow.NondeterminismError):
+        await replayer(Hasty).replay_workflow(read(path))
+
+
+async def test_a_renamed_activity_is_found_out() -> None:
+    with pytest.raises(workflow.NondeterminismError):
+        await replayer(Renamed).replay_workflow(read(HISTORIES / NOW / "plain.json"))
+
+
+def test_every_shape_is_recorded_for_this_version() -> None:
+    recorded = {path.stem for path in (HISTORIES / NOW).glob("*.json")}
+    assert recorded == set(HOLDS) >= set(SHAPES), "record them: python -m tests.replay.record"
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=named)
+def test_a_history_holds_what_its_name_says(path: Path) -> None:
+    found = Counter(str(event["eventType"]).removeprefix("EVENT_TYPE_") for event in events(path))
+    for kind, count in HOLDS[path.stem].items():
+        assert found[kind] >= count, f"{kind} in {found}"
+    assert found["WORKFLOW_TASK_FAILED"] == 0
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=named)
+def test_a_history_holds_neither_content_nor_secrets_nor_names_of_the_machine(path: Path) -> None:
+    text = "\n".join(strings(events(path)))
+    for place, word in planted.WORDS.items():
+        assert word not in text, f"the {place} of the conversation"
+    for place, key in planted.KEYS.items():
+        assert key not in text, f"the key in the {place}"
+    assert "/site-packages/" not in text
+    assert set(identities(events(path))) <= {"recorder"}
+
+
+def test_the_search_for_content_would_find_it() -> None:
+    payload = base64.b64encode(f'{{"text": "{planted.text("result")}"}}'.encode()).decode()
+    text = "\n".join(strings([{"result": {"payloads": [{"data": payload}]}}]))
+    assert planted.WORDS["result"] in text
+    assert planted.KEYS["result"] in text
+
+
+def test_the_recorded_runs_did_handle_the_planted_keys() -> None:
+    text = "\n".join(strings(events(HISTORIES / NOW / "parked_and_redriven.json")))
+    assert "[redacted" in text
+
+
+def events(path: Path) -> list[dict[str, Any]]:
+    found = json.loads(path.read_text(encoding="utf-8"))["history"]["events"]
+    assert isinstance(found, list)
+    return found
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every text of a history, payloads decoded."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from [base64.b64decode(item).decode()] if key == "data" and isinstance(item, str) else strings(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from strings(item)
+    elif isinstance(value, str):
+        yield value
+
+
+def identities(value: Any) -> Iterator[str]:
+    """Every name of a process in a history."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from [item] if key == "identity" and isinstance(item, str) else identities(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from identities(item)
