@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import structlog
 
@@ -94,12 +93,12 @@ class Definitions:
         )
         return [Conflict(**dict(row)) for row in rows]
 
-    def _remember(self, definition_hash: str, body: dict[str, Any]) -> AgentDefinition:
+    def _remember(self, definition_hash: str, body: str) -> AgentDefinition:
         known = self._by_hash.get(definition_hash)
         if known is None:
             if len(self._by_hash) >= KEPT_BY_HASH:
                 self._by_hash.clear()
-            known = self._by_hash[definition_hash] = AgentDefinition.model_validate(body)
+            known = self._by_hash[definition_hash] = AgentDefinition.model_validate_json(body)
         return known
 
     async def _unknown(self, name: str) -> UnknownAgentError:
@@ -117,7 +116,7 @@ async def _store(connection: Connection, definition: AgentDefinition) -> None:
         definition.content_hash(),
         definition.name,
         definition.version,
-        definition.model_dump(mode="json"),
+        definition.model_dump_json(),
     )
 
 

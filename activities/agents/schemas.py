@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,10 @@ def check(document: Document, location: Location, schema: Mapping[str, Any]) -> 
     Raises:
         DefinitionError: with file, line, field and remedy.
     """
+    try:
+        json.dumps(schema, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise document.wrong(location, f"holds what JSON cannot hold: {error}", "Put dates and the like into quotes") from error
     try:
         jsonschema.validators.validator_for(dict(schema), jsonschema.Draft202012Validator).check_schema(dict(schema))
     except jsonschema.SchemaError as error:

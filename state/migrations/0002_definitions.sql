@@ -4,9 +4,11 @@ create table definitions (
     definition_hash  text primary key,
     name             text not null,
     version          text not null,
-    body             jsonb not null,
+    body             json not null,
     created_at       timestamptz not null default now()
 );
+
+comment on column definitions.body is 'json, not jsonb: the order of a schema''s properties is the order in which a model fills them';
 
 create table current_definitions (
     name             text primary key,

@@ -119,8 +119,11 @@ class AgentDefinition(Frozen):
         return str(value) if isinstance(value, int | float) else value
 
     def content_hash(self) -> str:
-        """The first 32 hex digits of SHA-256 over the canonical JSON: the same content gives the same hash everywhere."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        """The first 32 hex digits of SHA-256 over its JSON: the same content gives the same hash everywhere.
+
+        The order of a schema's properties is content: a model fills them in that order.
+        """
+        canonical = json.dumps(self.model_dump(mode="json"), separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
     def pin(self) -> PinnedAgent:

@@ -34,6 +34,19 @@ async def test_a_definition_comes_back_with_the_hash_it_went_in_with(database: D
         assert found.content_hash() == given.content_hash()
 
 
+async def test_a_schemas_properties_keep_the_order_in_which_a_model_fills_them(database: Database, name: str) -> None:
+    def answering(*properties: str) -> AgentDefinition:
+        return named(name, output_schema={"type": "object", "properties": {each: {"type": "string"} for each in properties}})
+
+    first, second = answering("reasoning", "answer", "a"), answering("a", "answer", "reasoning")
+    await Definitions(database).register([first], by="test")
+    await Definitions(database).register([second], by="test")
+    for given in (first, second):
+        found = await Definitions(database).by_hash(given.content_hash())
+        assert found.output_schema is not None
+        assert list(found.output_schema["properties"]) == list(given.output_schema["properties"])  # type: ignore[index]
+
+
 async def test_the_newest_registration_is_current_and_older_contents_stay(database: Database, name: str) -> None:
     old, new = named(name), named(name, version="2", instructions="Help more.")
     await Definitions(database).register([old], by="one")

@@ -52,6 +52,8 @@ Refused = Callable[..., str]
             3,
             r"field output_schema\.properties\.a\.pattern: is no JSON schema",
         ),
+        ("output_schema: {default: 2026-01-02}", 3, r"field output_schema: holds what JSON cannot hold: .*date.*into quotes"),
+        ("output_schema: {default: .nan}", 3, r"field output_schema: holds what JSON cannot hold"),
         ("name: other", 3, r"field name: stands twice\. Keep one of them\."),
         ("limits: {steps: 1,\n  steps: 2}", 4, r"field limits\.steps: stands twice"),
         ("output_schema: {yes: 1}", 3, r"field output_schema: the name yes is no text to YAML\. Put the name into quotes\."),
