@@ -72,7 +72,7 @@ def scrubbed(value: Any) -> Any:
     if isinstance(value, list):
         return [scrubbed(item) for item in value]
     if isinstance(value, str):
-        return value.replace(f"-{HOST}-", "-recorder-")  # in the names of sticky queues
+        return value.replace(f"@{HOST}-", "@recorder-")  # in the names of sticky queues
     if not isinstance(value, dict):
         return value
     return {key: unpadded(item) if key == "data" else SCRUBBED.get(key, scrubbed(item)) for key, item in value.items()}
