@@ -73,9 +73,10 @@ def worker(
     """
     folders = agents or [Path("agents")]
     arguments = [*WORKER_COMMAND, *(word for folder in folders for word in ("--agents", str(folder))), *extra]
+    environment = dict(os.environ)
     if not {"--help", "-h"} & set(extra):
         _check_folders(folders)
-    environment = {**os.environ, **worker_environment(Settings.from_environment())}
+        environment |= worker_environment(Settings.from_environment())
     sys.stdout.flush()
     os.execve(arguments[0], arguments, environment)  # noqa: S606 - our own interpreter and module
 

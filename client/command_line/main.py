@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -78,6 +79,9 @@ def dispatch(arguments: Sequence[str]) -> int:
 
 def main() -> NoReturn:
     """The console script. It leaves without the interpreter's teardown, which a process with Temporal's library may not survive."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an answer may hold what this terminal's encoding cannot show
     status = dispatch(sys.argv[1:])
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -14,6 +14,7 @@ from typing import Final
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.runtime import Runtime, TelemetryConfig
 from temporalio.service import RPCError
 
 from client import endpoints
@@ -26,6 +27,7 @@ from client.temporal import connect_temporal
 from devstack.outside_servers import database_place
 from devstack.ports import is_free
 from devstack.stack import RunningStack, StackSettings, open_stack
+from telemetry.logs import configure_logs, core_logging
 
 TEMPORAL_PORT: Final = 7233
 UI_PORT: Final = 8233
@@ -55,6 +57,7 @@ class DevOptions:
 def run_stack(options: DevOptions) -> int:
     """Run until SIGINT, SIGTERM or SIGHUP; these are the ordinary ways to end it."""
     ended_by: list[signal.Signals] = []
+    _send_core_lines_to_stderr()
 
     async def main() -> int:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -76,6 +79,12 @@ def run_stack(options: DevOptions) -> int:
         if ended_by:
             return ExitCode.OK
         raise
+
+
+def _send_core_lines_to_stderr() -> None:
+    """Temporal's core writes to standard output by itself, where `--json` promises one object."""
+    configure_logs(level="WARNING")
+    Runtime.set_default(Runtime(telemetry=TelemetryConfig(logging=core_logging())), error_if_already_set=False)
 
 
 async def _run(options: DevOptions) -> int:

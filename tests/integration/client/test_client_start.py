@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import shutil
+import sys
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -215,3 +218,46 @@ async def test_a_large_input_is_no_payload_of_temporal(opened: Open):
     description = await env.client.get_workflow_handle(run.id).describe()
     assert description.status is WorkflowExecutionStatus.COMPLETED
     assert description.raw_description.workflow_execution_info.history_size_bytes < 20_000
+
+
+TRACED = """
+import asyncio, json, os
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from holdfast import Orchestrator
+
+kept = InMemorySpanExporter()
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(kept))
+trace.set_tracer_provider(provider)
+
+async def main():
+    async with Orchestrator.connect() as holdfast:
+        with trace.get_tracer("shop").start_as_current_span("request"):
+            await holdfast.start("desk", "hello")
+
+asyncio.run(main())
+print(json.dumps({span.name: [span.context.trace_id, bool(span.parent)] for span in kept.get_finished_spans()}), flush=True)
+os._exit(0)
+"""
+
+
+async def test_a_program_that_traces_finds_its_runs_in_its_own_trace(opened: Open):
+    env = await opened("Done.")
+    settings = env.holdfast.settings
+    environ = {
+        **os.environ,
+        "TEMPORAL_ADDRESS": settings.temporal_address,
+        "DATABASE_URL": settings.database_url,
+        "HOLDFAST_TASK_QUEUE": settings.task_queue,
+    }
+
+    program = await asyncio.create_subprocess_exec(sys.executable, "-c", TRACED, stdout=asyncio.subprocess.PIPE, env=environ)
+    async with asyncio.timeout(WITHIN_S):
+        told, _ = await program.communicate()
+
+    spans = json.loads(told)
+    assert set(spans) == {"request", "StartWorkflow:AgentRun"}
+    assert spans["StartWorkflow:AgentRun"] == [spans["request"][0], True]

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -110,6 +111,28 @@ def test_a_wrong_call_is_one_clear_line_and_ends_with_2(arguments: Sequence[str]
     assert len(err.splitlines()) == 1
     assert err.startswith("holdfast: ")
     assert said in err
+
+
+def test_an_encoding_that_cannot_show_an_answer_is_no_accident(tmp_path: Path):
+    ended = command("new", str(tmp_path / "überall"), environ={"PYTHONIOENCODING": "ascii"})
+
+    assert ended.returncode == 0
+    assert b"\\xfcberall" in ended.stdout
+
+
+def test_the_workers_own_options_can_be_asked_for():
+    ended = command("worker", "--", "--help")
+
+    assert ended.returncode == 0
+    assert b"python -m worker" in ended.stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_completes_commands_and_options(shell: Literal["bash", "zsh", "fish"]):
+    script = build().generate_completion(shell=shell)
+
+    assert all(name in script for name in COMMANDS)
+    assert "key-column" in script
 
 
 def test_servers_that_do_not_answer_are_named_with_the_remedy_and_end_with_3():
