@@ -62,11 +62,12 @@ class ReadyFunction:
         return await _call(self._tool.function, arguments | self._hidden(self._tool.signature, context), self._tool.spec.name)
 
     async def check(self, arguments: dict[str, Any], context: ToolContext) -> Any:
-        """Call the tool's check with the arguments that it names."""
+        """Call the tool's check with the arguments that it names; one that answers by yes or no is understood too."""
         check, signature = self._tool.check, self._tool.check_signature
         if check is None or signature is None:
             return None
-        return await _call(check, self._tool.asked(arguments) | self._hidden(signature, context), self._tool.spec.name)
+        found = await _call(check, self._tool.asked(arguments) | self._hidden(signature, context), self._tool.spec.name)
+        return None if found is False else found
 
     def _hidden(self, signature: Signature, context: ToolContext) -> dict[str, Any]:
         return dict.fromkeys(signature.context, context) | {name: self._given[wanted] for name, wanted in signature.provided.items()}
