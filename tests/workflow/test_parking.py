@@ -65,7 +65,7 @@ async def test_a_transient_failure_is_retried_until_it_passes(engine: Engine, sc
 
 async def test_a_transient_failure_that_does_not_pass_is_parked_with_its_cause(engine: Engine, script: Script) -> None:
     script.model("support", then=fails(FailureClass.TRANSIENT, "overloaded"))
-    handle = await engine.start(agent(time_s=40))
+    handle = await engine.start(agent(time_s=20))
     view = await engine.parked(handle)
     assert view.parked is not None
     assert view.parked.failure_class is FailureClass.TRANSIENT

@@ -31,7 +31,7 @@ async def test_a_short_wait_is_left_to_the_retry_and_takes_no_timer(engine: Engi
 
 
 async def test_throttling_parks_nobody_however_often_it_happens_within_the_runs_time(engine: Engine, script: Script) -> None:
-    script.model("support", *[fails(FailureClass.THROTTLED, retry_after_s=THROTTLED_S)] * 5, final())
+    script.model("support", *[fails(FailureClass.THROTTLED, retry_after_s=THROTTLED_S)] * 3, final())
     assert (await engine.run(agent(time_s=86_400))).status is RunStatus.COMPLETED
 
 
@@ -43,6 +43,15 @@ async def test_throttling_without_end_stops_at_the_runs_time(engine: Engine, scr
     assert view.parked.failure_class is FailureClass.LIMIT
     assert view.parked.cause.startswith("limit time_s")
     assert len(script.asked) == 3
+
+
+async def test_throttling_that_names_no_wait_is_no_failure_either(engine: Engine, script: Script) -> None:
+    script.model("support", then=fails(FailureClass.THROTTLED))
+    handle = await engine.start(agent(time_s=45))
+    view = await engine.parked(handle)
+    assert view.parked is not None
+    assert view.parked.failure_class is FailureClass.LIMIT
+    assert any(event.HasField("timer_fired_event_attributes") for event in await engine.events(handle))
 
 
 async def test_a_throttled_tool_waits_too(engine: Engine, script: Script) -> None:

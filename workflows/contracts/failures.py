@@ -5,6 +5,7 @@ from __future__ import annotations
 from temporalio import exceptions
 from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError, FailureError, is_cancelled_exception
 
+from workflows.contracts import policies
 from workflows.contracts.errors import FailureClass
 from workflows.contracts.messages import Frozen
 from workflows.contracts.runs import Parked
@@ -38,13 +39,15 @@ def parked_by(error: FailureError, step: int, what: str) -> Parked:
 
 
 def retry_after_s(error: FailureError) -> float | None:
-    """The wait that a throttled step still owes when its retries were used up, or None for any other failure."""
+    """The wait that a throttled step still owes when the time for its retries is used up, or None for any other failure."""
     cause = error.cause
-    if not isinstance(cause, ApplicationError) or cause.type != FailureClass.THROTTLED or not cause.details:
+    if isinstance(cause, exceptions.TimeoutError):
+        cause = cause.cause
+    if not isinstance(cause, ApplicationError) or cause.type != FailureClass.THROTTLED:
         return None
-    details = cause.details[0]
+    details = cause.details[0] if cause.details else None
     wait = details.get("retry_after_s") if isinstance(details, dict) else None
-    return float(wait) if wait is not None else None
+    return policies.THROTTLED_CAP_S if wait is None else float(wait)
 
 
 def _class_of(error: ApplicationError) -> FailureClass:
