@@ -22,10 +22,9 @@ from activities.agents import folders as agent_folders
 from activities.agents.folders import Catalog
 from activities.agents.watch import snapshot, watch
 from activities.edge import EdgeInterceptor
-from activities.inference import settings as inference_settings
 from activities.inference.call_model import ModelActivities
 from activities.inference.gateway import WORKER, Gateway
-from activities.inference.opening import open_configured
+from activities.inference.opening import ConfiguredInference
 from activities.inference.providers.protocol import Provider
 from activities.inference.routing import Router
 from activities.memory.remember import MemoryActivities
@@ -56,11 +55,11 @@ EXIT_UNAVAILABLE = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What a worker is composed of beside its agents. Router and providers are None where models.yaml is to say."""
+    """What a worker is composed of beside its agents."""
 
     database: Database
-    router: Router | None = None
-    providers: Mapping[str, Provider] | None = None
+    inference: tuple[Router, Mapping[str, Provider]] | None = None
+    """Instead of what models.yaml says."""
     environ: Mapping[str, str] | None = None
 
 
@@ -77,7 +76,8 @@ async def serving(client: Client, task_queue: str, parts: Parts, *, folders: Seq
     definitions = Definitions(parts.database)
     async with contextlib.AsyncExitStack() as exits:
         toolbox = Toolbox(catalog.tools, await exits.enter_async_context(Dependencies(catalog.providers)))
-        gateway = Gateway(parts.database, *_inference(parts, catalog))
+        inference = await exits.enter_async_context(contextlib.aclosing(ConfiguredInference(parts.environ or os.environ)))
+        gateway = Gateway(parts.database, *(parts.inference or inference.read(catalog.model_files)))
         http = await exits.enter_async_context(contextlib.aclosing(HttpRunner(parts.environ or os.environ)))
         tools = ToolActivities(parts.database, definitions, toolbox, http)
         models = ModelActivities(gateway, definitions)
@@ -86,7 +86,8 @@ async def serving(client: Client, task_queue: str, parts: Parts, *, folders: Seq
 
         async def changed(new: Catalog) -> None:
             toolbox.take(new.tools, new.providers)
-            gateway.configure(*_inference(parts, new))
+            if parts.inference is None:
+                gateway.configure(*inference.read(new.model_files))
             await definitions.register(new.definitions.values(), by=WORKER)
 
         watching = asyncio.create_task(watch(folders, seen, changed))
@@ -113,14 +114,6 @@ async def serving(client: Client, task_queue: str, parts: Parts, *, folders: Seq
 def workflow_runner() -> SandboxedWorkflowRunner:
     """The sandbox that workflows run in; replay tests use the same."""
     return SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH))
-
-
-def _inference(parts: Parts, catalog: Catalog) -> tuple[Router, Mapping[str, Provider]]:
-    if parts.router is not None and parts.providers is not None:
-        return parts.router, parts.providers
-    environ = parts.environ or os.environ
-    settings = inference_settings.load(list(catalog.model_files), environ)
-    return Router(settings), open_configured(settings, environ)
 
 
 async def serve(settings: Settings, telemetry: Telemetry, folders: Sequence[Path]) -> None:

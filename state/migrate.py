@@ -7,6 +7,7 @@ from importlib import resources
 
 import asyncpg
 
+from state.pool import CONNECT_TIMEOUT_S, outages_named
 from workflows.contracts.errors import HoldfastError
 
 LOCK_KEY = 0x686F_6C64_6661_7374
@@ -36,8 +37,11 @@ async def migrate(dsn: str) -> list[str]:
 
     Raises:
         MigrationError: an applied migration has other content now, or was made by a newer Holdfast.
+        DatabaseUnavailableError: the database does not answer.
+        SettingsError: it refuses the user, the password or the name in `dsn`.
     """
-    connection = await asyncpg.connect(dsn)
+    with outages_named():
+        connection = await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S)
     try:
         await connection.execute("select pg_advisory_lock($1)", LOCK_KEY)
         await connection.execute(

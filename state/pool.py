@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import asyncpg.pool
 
-from workflows.contracts.errors import UnavailableError
+from workflows.contracts.errors import SettingsError, UnavailableError
 
 COMMAND_TIMEOUT_S = 15.0
 CONNECT_TIMEOUT_S = 5.0
@@ -29,15 +29,20 @@ _OUTAGES = (
 )
 
 
+_REFUSALS = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+
+
 class DatabaseUnavailableError(UnavailableError):
     """The database cannot be reached."""
 
 
 @contextlib.contextmanager
 def outages_named() -> Iterator[None]:
-    """Turn whatever a lost or unreachable database raises into `DatabaseUnavailableError`."""
+    """Turn what a lost or unreachable database raises into `DatabaseUnavailableError`, and a refused address into `SettingsError`."""
     try:
         yield
+    except _REFUSALS as error:
+        raise SettingsError(f"The database refuses us ({error}): correct DATABASE_URL.") from error
     except _OUTAGES as error:
         raise DatabaseUnavailableError(f"The database cannot be reached ({type(error).__name__}).") from error
 

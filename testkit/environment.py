@@ -97,7 +97,7 @@ async def open_environment(
     client = await connect_temporal(settings)
     skipper = TimeSkipper(client) if time_skipping else None
     async with Database.open(settings.database_url, max_size=5) as database:
-        parts = worker.Parts(database=database, router=OneModel(model.name, price), providers={model.name: model})
+        parts = worker.Parts(database=database, inference=(OneModel(model.name, price), {model.name: model}))
         async with worker.serving(client, queue, parts, folders=agents):
             chosen = skipper.client if skipper else client
             yield AgentEnvironment(

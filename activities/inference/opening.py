@@ -2,16 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import structlog
 from pydantic import SecretStr
 
 from activities.inference.providers.catalog import Dialect, ProviderSettings, open_provider
 from activities.inference.providers.protocol import Provider
-from activities.inference.settings import InferenceSettings, ProviderEntry
+from activities.inference.routing import Router
+from activities.inference.settings import InferenceSettings, ProviderEntry, load
 
 log = structlog.get_logger("holdfast.inference")
+
+
+class ConfiguredInference:
+    """The router and the providers that models.yaml names. What a change replaces stays open for the calls in the air."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._opened: list[Provider] = []
+        self._settings: InferenceSettings | None = None
+        self._current: tuple[Router, Mapping[str, Provider]] | None = None
+
+    def read(self, files: Sequence[Path]) -> tuple[Router, Mapping[str, Provider]]:
+        """Router and providers as the files say now; the same ones as before when nothing has changed.
+
+        Raises:
+            DefinitionError: a file is wrong; names the file, the field and the remedy.
+            SettingsError: a key or address cannot be used; names the variable or the provider.
+        """
+        settings = load(list(files), self._environ)
+        if self._current is None or settings != self._settings:
+            providers = open_configured(settings, self._environ)
+            self._opened += providers.values()
+            self._settings, self._current = settings, (Router(settings), providers)
+        return self._current
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        for provider in self._opened:
+            await provider.aclose()
 
 
 def open_configured(settings: InferenceSettings, environ: Mapping[str, str]) -> dict[str, Provider]:

@@ -76,7 +76,7 @@ def defaults(environ: Mapping[str, str]) -> InferenceSettings:
     """Both providers; the tiers prefer the provider whose key is set."""
     fast = ("openai:gpt-5-mini", "anthropic:claude-haiku-4-5")
     smart = ("openai:gpt-5.1", "anthropic:claude-sonnet-4-5")
-    if "ANTHROPIC_API_KEY" in environ and "OPENAI_API_KEY" not in environ:
+    if environ.get("ANTHROPIC_API_KEY") and not environ.get("OPENAI_API_KEY"):
         fast, smart = fast[::-1], smart[::-1]
     providers = {
         name: entry.model_copy(update={"base_url": resolve(entry.base_url or "", environ) or None})
