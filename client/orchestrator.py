@@ -107,9 +107,10 @@ class Orchestrator:
         """
         text = inputs.read_input(input)
         _check_names(user=user, tenant=tenant, idempotency_key=idempotency_key)
+        run_id = _choose_run_id(agent, tenant, idempotency_key, run_id)
         current = await self._backend.definitions.current(agent)
         new = runs.NewRun(
-            run_id=_choose_run_id(agent, tenant, idempotency_key, run_id),
+            run_id=run_id,
             tenant=tenant,
             agent=agent,
             definition_hash=current.content_hash(),
@@ -118,12 +119,7 @@ class Orchestrator:
             body_hash=inputs.body_hash(agent, text, user, limits),
             cost_limit_usd=(limits or current.limits).cost_usd,
         )
-        books = await runs.create(self._backend.database, new, Message(role=Role.USER, text=text))
-        pinned = await self._pin(current, books.definition_hash)
-        if limits is not None:
-            pinned = pinned.model_copy(update={"limits": limits})
-        await self._start_workflow(RunInput(run_id=books.run_id, agent=pinned, tenant=tenant, user=user), text)
-        return Run(books.run_id, self._backend)
+        return await self._begin(new, text, current, limits)
 
     @overload
     async def run(
@@ -220,6 +216,15 @@ class Orchestrator:
     async def agents(self) -> tuple[AgentDefinition, ...]:
         """The agents that runs can be started of, by name, as they are now."""
         return tuple(await self._backend.definitions.all_current())
+
+    async def _begin(self, new: runs.NewRun, text: str, current: AgentDefinition, limits: Limits | None) -> Run:
+        """Write the run, then have Temporal start it: a crash in between is mended by the repeated start."""
+        books = await runs.create(self._backend.database, new, Message(role=Role.USER, text=text))
+        pinned = await self._pin(current, books.definition_hash)
+        if limits is not None:
+            pinned = pinned.model_copy(update={"limits": limits})
+        await self._start_workflow(RunInput(run_id=books.run_id, agent=pinned, tenant=new.tenant, user=new.user), text)
+        return Run(books.run_id, self._backend)
 
     async def _pin(self, current: AgentDefinition, definition_hash: str) -> PinnedAgent:
         """The pin that the run's row holds: a start that is repeated after a deploy goes on with the first one's definition."""

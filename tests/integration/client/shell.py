@@ -32,7 +32,7 @@ class Shell:
     @property
     def environ(self) -> dict[str, str]:
         own = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "TEMPORAL_ADDRESS")}
-        compiled = {"PYTHONPYCACHEPREFIX": str(self.data.parent / "compiled"), "PYTHONDONTWRITEBYTECODE": ""}
+        compiled = {"PYTHONPYCACHEPREFIX": str(self.data.parent.parent / "compiled"), "PYTHONDONTWRITEBYTECODE": ""}
         return own | compiled | {"HOLDFAST_DATA": str(self.data)}
 
     def run(self, *arguments: str, input_: str | None = None) -> subprocess.CompletedProcess[str]:
