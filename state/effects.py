@@ -87,7 +87,6 @@ async def begin(
     *,
     key: str | None = None,
     release_key: str | None = None,
-    ruled_for: str | None = None,
     checked: int | None = None,
 ) -> Begun:
     """Read the call's arguments and enter `started`, in one round trip; a pure tool enters nothing.
@@ -97,7 +96,6 @@ async def begin(
         claim: whose attempt. The same claim may begin again when it does not know whether its first begin arrived.
         key: the effect's key, when it is not what the raw arguments say.
         release_key: a key that this claim began under by mistake and did nothing under.
-        ruled_for: the run, step and number of a person's "do it again"; each counts once.
         checked: the number of attempts that the tool's own check has found undone.
     """
     request, spec = claim.request, claim.spec
@@ -114,7 +112,7 @@ async def begin(
         key,
         release_key,
         claim.token,
-        ruled_for,
+        request.rulings,
         checked,
         claim.worker,
         claim.lease_s,
@@ -186,13 +184,15 @@ async def finish(
 async def leave_unknown(database: Database, claim: Claim, key: str, reason: str) -> None:
     """Enter that nobody knows whether this attempt did its work."""
     await database.execute(
-        "update effects set state = 'unknown', reason = $5 "
+        "update effects set state = 'unknown', reason = $5, "
+        "questions = questions || jsonb_build_object(run_id || ':' || step, jsonb_build_array(attempts, $6::integer)) "
         "where tenant = $1 and tool = $2 and key = $3 and token = $4 and state = 'started'",
         claim.request.tenant,
         claim.spec.name,
         key,
         claim.token,
         redact(reason),
+        claim.request.rulings,
     )
 
 

@@ -44,9 +44,7 @@ class EffectCall:
         Raises:
             StepError: the call must wait, be tried again, or be looked at by a person; the class says which.
         """
-        request = self._request
-        ruled_for = f"{request.run_id}:{request.step}:{request.rulings}" if request.rulings else None
-        begun = await self._ledger.begin(ruled_for=ruled_for)
+        begun = await self._ledger.begin()
         if begun.outcome in {"done", "no_call"}:
             return await self._judge(begun, {})
         try:
@@ -58,7 +56,7 @@ class EffectCall:
             return await self._end(begun, state, _told(str(error)), is_error=True, reason="ArgumentsError")
         key = self._key(arguments) or begun.key
         if key != begun.key:
-            begun = await self._ledger.begin(key=key, release_key=begun.key, ruled_for=ruled_for)
+            begun = await self._ledger.begin(key=key, release_key=begun.key)
         return await self._judge(begun, arguments)
 
     def _key(self, arguments: dict[str, Any]) -> str | None:

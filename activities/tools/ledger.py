@@ -33,14 +33,10 @@ class Ledger:
         self._claim = Claim(request, spec, uuid.uuid4().hex, WORKER)
         self._pure = spec.effect is Effect.PURE
 
-    async def begin(
-        self, *, key: str | None = None, release_key: str | None = None, ruled_for: str | None = None, checked: int | None = None
-    ) -> Begun:
+    async def begin(self, *, key: str | None = None, release_key: str | None = None, checked: int | None = None) -> Begun:
         """See `effects.begin`. Begun again after an outage, the token tells our own start from a dead one's."""
         beginning = asyncio.ensure_future(
-            until_available(
-                lambda: effects.begin(self._database, self._claim, key=key, release_key=release_key, ruled_for=ruled_for, checked=checked)
-            )
+            until_available(lambda: effects.begin(self._database, self._claim, key=key, release_key=release_key, checked=checked))
         )
         try:
             return await asyncio.shield(beginning)

@@ -14,7 +14,7 @@ create table effects (
     message         jsonb,
     blob_id         text references blobs,
     reason          text,
-    ruled_for       text,
+    questions       jsonb not null default '{}',
     worker          text not null,
     lease_until     timestamptz not null,
     started_at      timestamptz not null default now(),
@@ -24,7 +24,7 @@ create table effects (
 comment on column effects.key is 'the business key that the tool declares, as argument=value, else run:step';
 comment on column effects.run_id is 'the run and step that did it, or do it now';
 comment on column effects.token is 'the attempt that holds the row; one that lost it can no longer end it';
-comment on column effects.ruled_for is 'the ruling of a person that was used up for the last start: run, step and number; another start needs another one';
+comment on column effects.questions is 'run:step → the attempts there were, and the rulings it had, when its person was asked what became of the last one';
 comment on column effects.lease_until is 'a holder that is silent for longer than this is dead';
 create index effects_by_run on effects (run_id, step);
 create index effects_unknown on effects (tenant, started_at) where state = 'unknown';
@@ -48,11 +48,11 @@ comment on table effect_rulings is 'what people said of effects with unknown out
 --   busy     somebody alive does it right now: ask again in wait_s
 --   unknown  an attempt ended between start and end, and nobody knows whether it did its work
 --   no_call  the transcript has no such call
--- p_ruled_for names one "do it again" of a person; p_checked is the number of attempts that the tool's
--- own check has found undone. Either lets an unknown effect start once more, and only once.
+-- p_rulings counts how often a person has told this step to do it again; p_checked is the number of attempts that the tool's own check
+-- has found undone. A ruling is good only for the attempt that the person was asked about, a check for the one it looked at.
 create function begin_tool(
     p_run text, p_step integer, p_model_step integer, p_call_id text, p_tenant text, p_tool text, p_effect text,
-    p_key_argument text, p_key text, p_release_key text, p_token text, p_ruled_for text, p_checked integer, p_worker text,
+    p_key_argument text, p_key text, p_release_key text, p_token text, p_rulings integer, p_checked integer, p_worker text,
     p_lease_s double precision,
     out outcome text, out arguments text, out key text, out message jsonb, out blob_id text, out attempts integer,
     out holder_run text, out holder_step integer, out arguments_hash text, out reason text, out wait_s double precision
@@ -63,6 +63,7 @@ declare
     v effects;
     v_lease interval := make_interval(secs => p_lease_s);
     v_live_until timestamptz;
+    v_asked jsonb;
     v_ruled boolean;
 begin
     key := p_run || ':' || p_step;
@@ -95,8 +96,8 @@ begin
         delete from effects e
          where e.tenant = p_tenant and e.tool = p_tool and e.key = p_release_key and e.token = p_token and e.state = 'started';
     end if;
-    insert into effects (tenant, tool, key, effect, state, run_id, step, token, ruled_for, worker, lease_until)
-    values (p_tenant, p_tool, begin_tool.key, p_effect, 'started', p_run, p_step, p_token, p_ruled_for, p_worker, now() + v_lease)
+    insert into effects (tenant, tool, key, effect, state, run_id, step, token, worker, lease_until)
+    values (p_tenant, p_tool, begin_tool.key, p_effect, 'started', p_run, p_step, p_token, p_worker, now() + v_lease)
     on conflict do nothing;
     if found then
         return;
@@ -134,12 +135,14 @@ begin
         wait_s := extract(epoch from v_live_until - clock_timestamp());
         return;
     end if;
-    v_ruled := v.state = 'unknown' and p_ruled_for is not null and p_ruled_for is distinct from v.ruled_for;
+    v_asked := v.questions->(p_run || ':' || p_step);
+    v_ruled := v.state = 'unknown' and coalesce((v_asked->>0)::integer = v.attempts and (v_asked->>1)::integer < p_rulings, false);
     if v.state in ('started', 'unknown') and 'once' in (v.effect, p_effect) and not v_ruled
        and not (v.state = 'unknown' and p_checked is not distinct from v.attempts) then
         outcome := 'unknown';
         reason := coalesce(v.reason, 'its worker ended before the tool did');
-        update effects e set state = 'unknown', reason = begin_tool.reason
+        update effects e set state = 'unknown', reason = begin_tool.reason,
+               questions = e.questions || jsonb_build_object(p_run || ':' || p_step, jsonb_build_array(e.attempts, p_rulings))
          where e.tenant = p_tenant and e.tool = p_tool and e.key = begin_tool.key;
         return;
     end if;
@@ -149,7 +152,7 @@ begin
     end if;
     attempts := v.attempts + 1;
     update effects e set state = 'started', effect = p_effect, run_id = p_run, step = p_step, attempts = begin_tool.attempts,
-           token = p_token, ruled_for = coalesce(p_ruled_for, e.ruled_for), worker = p_worker, reason = null,
+           token = p_token, worker = p_worker, reason = null,
            arguments_hash = null, message = null, blob_id = null, started_at = now(), finished_at = null, lease_until = now() + v_lease
      where e.tenant = p_tenant and e.tool = p_tool and e.key = begin_tool.key;
 end $$;

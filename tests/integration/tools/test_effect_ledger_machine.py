@@ -32,9 +32,8 @@ class Call:
 
     request: ToolRunRequest
     key: str
-    activity: int = 0
-    ruled: bool = False
-    """The activity that runs now was scheduled by a person's "do it again"."""
+    rulings: int = 0
+    """How often a person has said "do it again"; every later attempt of the step carries it."""
     parked: bool = False
     ended: bool = False
 
@@ -101,11 +100,10 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(data=st.data(), answer_lost=st.booleans(), checks=st.booleans())
     def begin(self, data: st.DataObject, answer_lost: bool, checks: bool) -> None:
         call = data.draw(st.sampled_from(self._free()), label="call")
-        claim = Claim(call.request, self.spec, f"t{next(self.tokens)}", "w")
-        ruled_for = str(call.activity) if call.ruled else None
+        claim = Claim(call.request.model_copy(update={"rulings": call.rulings}), self.spec, f"t{next(self.tokens)}", "w")
         if answer_lost:
-            self._wait(effects.begin(self.database, claim, ruled_for=ruled_for))
-        begun = self._wait(effects.begin(self.database, claim, ruled_for=ruled_for))
+            self._wait(effects.begin(self.database, claim))
+        begun = self._wait(effects.begin(self.database, claim))
         self.seen.add(begun.outcome)
         if begun.outcome == "unknown" and checks:
             begun = self._checked(call, claim, begun)
@@ -127,6 +125,7 @@ class LedgerMachine(RuleBasedStateMachine):
             if self.effect is Effect.ONCE:
                 assert self.world.done[call.key] == 0, "told to go although it was done"
             self.running.append(Running(call, claim, begun))
+            self._hold(claim, "1 hour")
         elif begun.outcome == "unknown":
             assert self.effect is Effect.ONCE
             call.parked = True
@@ -166,11 +165,12 @@ class LedgerMachine(RuleBasedStateMachine):
         self.running.remove(one)
         if told and self.effect is Effect.ONCE:
             self._wait(effects.leave_unknown(self.database, one.claim, one.begun.key, "it broke off"))
-        self._wait(
-            self.database.execute(
-                "update effects set lease_until = now() - interval '1 hour' where tenant = $1 and token = $2", self.tenant, one.claim.token
-            )
-        )
+        self._hold(one.claim, "-1 hour")
+
+    def _hold(self, claim: Claim, length: str) -> None:
+        """Set how long the holder counts as alive: the machine's steps take as long as they take."""
+        sql = "update effects set lease_until = now() + $3::text::interval where tenant = $1 and token = $2"
+        self._wait(self.database.execute(sql, self.tenant, claim.token, length))
 
     @precondition(lambda self: any(call.parked for call in self.calls))
     @rule(data=st.data())
@@ -180,13 +180,12 @@ class LedgerMachine(RuleBasedStateMachine):
         if any(one.call.key == call.key for one in self.running):
             return
         call.parked = False
-        call.activity += 1
         if self.world.done[call.key]:
             call.ended = True
             self._wait(self._skip(call))
             self.seen.add("skipped")
         else:
-            call.ruled = True
+            call.rulings += 1
             self.seen.add("ruled")
 
     async def _skip(self, call: Call) -> None:

@@ -11,6 +11,7 @@ import pytest
 from tests.integration.tools.desk import Attempt, Desk
 from workflows.contracts.agents import Effect
 from workflows.contracts.errors import FailureClass, StepError, ToolError
+from workflows.contracts.runs import ToolRunRequest
 from workflows.contracts.tools import Tool, ToolContext, tool
 
 Gates = dict[int, asyncio.Future[str]]
@@ -92,3 +93,31 @@ async def test_a_key_of_any_length_names_one_effect(desk: Desk) -> None:
         assert (await desk.attempt(worker, await desk.asked(post.spec, {"text": text}))).ok
     assert (await desk.attempt(worker, await desk.asked(post.spec, {"text": text + "!"}))).ok
     assert done == [text, text + "!"]
+
+
+async def test_a_persons_ruling_is_good_only_for_the_attempt_that_they_were_asked_about(desk: Desk) -> None:
+    done: list[str] = []
+
+    @tool(effect=Effect.ONCE, key="order_id")
+    async def refund(order_id: str, context: ToolContext) -> str:
+        """Pay an order back."""
+        done.append(context.run_id)
+        raise RuntimeError("line cut")
+
+    worker = desk.worker(refund)
+    one, two = await desk.asked(refund.spec, {"order_id": "W1"}), await desk.asked(refund.spec, {"order_id": "W1"})
+
+    async def parks(request: ToolRunRequest, rulings: int) -> None:
+        with pytest.raises(StepError) as parked:
+            await desk.attempt(worker, request, activity=str(rulings), again=rulings > 0)
+        assert parked.value.failure_class is FailureClass.UNKNOWN_OUTCOME
+
+    await parks(one, 0)
+    await parks(two, 0)
+    assert done == [one.run_id]
+    await parks(two, 1)
+    assert done == [one.run_id, two.run_id], "the second run's person said: do it again"
+    await parks(one, 1)
+    assert done == [one.run_id, two.run_id], "the first run's person had not heard of that"
+    await parks(one, 2)
+    assert done == [one.run_id, two.run_id, one.run_id]
