@@ -102,7 +102,7 @@ class AgentRun:
         """A sub-run tells its caller; a run of its own fails where everybody can see it."""
         course = self._course
         course.doing = "stopped"
-        course.control.close(RunStatus.FAILED, course.totals)
+        course.control.close(RunStatus.FAILED, course.totals, parked)
         outcome = RunOutcome(
             run_id=course.given.run_id,
             status=RunStatus.FAILED,

@@ -132,13 +132,16 @@ class RunControl:
         self._redrives.append(order)
         return True
 
-    def close(self, status: RunStatus, totals: Totals) -> None:
-        """Show the end: nothing waits for anybody any more."""
+    def close(self, status: RunStatus, totals: Totals, failure: Parked | None = None) -> None:
+        """Show the end: nothing waits for anybody any more. A failed run is found by its failure class."""
         self._closed = status
         self._parked.clear()
         self._approvals.clear()
         self._show()
-        workflow.upsert_search_attributes([AGENT_STATUS.value_set(status.value), COST_USD.value_set(float(totals.cost_usd))])
+        updates: list[SearchAttributeUpdate[Any]] = [AGENT_STATUS.value_set(status.value), COST_USD.value_set(float(totals.cost_usd))]
+        if failure is not None:
+            updates.append(FAILURE_CLASS.value_set(failure.failure_class.value))
+        workflow.upsert_search_attributes(updates)
 
     async def insist(self, attempt: Callable[[], Awaitable[T]], step: int, what: str) -> T:
         """Await the step; when it fails for good, park it and try again as often as a person says so."""

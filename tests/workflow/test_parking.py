@@ -21,6 +21,7 @@ PARKING = [
     FailureClass.LIMIT,
 ]
 """The classes whose failures are not retried."""
+from workflows.run_view import AGENT_STATUS, FAILURE_CLASS
 
 
 @pytest.mark.parametrize("failure_class", PARKING)
@@ -125,6 +126,8 @@ async def test_an_abort_fails_the_run_with_its_class_and_its_totals(engine: Engi
     assert outcome.failure is not None
     assert outcome.failure.step == 3
     assert (await handle.query(AgentRun.view)).status is RunStatus.FAILED
+    found = (await handle.describe()).typed_search_attributes
+    assert (found.get(AGENT_STATUS), found.get(FAILURE_CLASS)) == ("failed", "quota")
 
 
 async def test_an_abort_does_not_wait_for_the_other_calls_of_the_turn(engine: Engine, script: Script) -> None:

@@ -27,6 +27,8 @@ LATENCY = "*,first_token_s=2.2,per_token_s=0.012,jitter=0.6"
 """About what a small model takes: slow enough that a kill meets calls in the air, quick enough for a demo."""
 SIMULATED_TIERS = {"fast": ["openai:gpt-5-mini"], "smart": ["anthropic:claude-sonnet-4-5"]}
 """Both of the provider's dialects are spoken."""
+SIMULATED_KEY = "demo-key-of-no-worth"
+"""Any text is accepted; an ordinary word would be redacted from every answer as a secret."""
 _KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
 _ADDRESSES = ("OPENAI_BASE_URL", "ANTHROPIC_BASE_URL")
 
@@ -79,7 +81,7 @@ class House:
     def worker_environment(self, own: Mapping[str, str]) -> dict[str, str]:
         """The environment of a worker, made of the demo's own."""
         kept = dict(own) if self._model else {name: value for name, value in own.items() if name not in _ADDRESSES}
-        simulated = {} if self._model else dict.fromkeys(_KEYS, "simulated")
+        simulated = {} if self._model else dict.fromkeys(_KEYS, SIMULATED_KEY)
         return (
             kept
             | simulated

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from devstack.stack import RunningStack
 from examples.support.demo.books import RunState, billed_calls
-from examples.support.demo.house import House
+from examples.support.demo.house import SIMULATED_KEY, House
 from examples.support.demo.options import read_options
 from examples.support.demo.report import Evidence, ShopRefund, TicketRun, judge
 from examples.support.demo.screen import Screen, final_table, proof_table
@@ -40,7 +40,7 @@ def test_a_wrong_command_line_is_told(arguments: list[str], capsys: pytest.Captu
 
 def test_a_simulated_demo_gives_its_worker_no_real_key_and_no_real_address(tmp_path: Path):
     given = House(STACK, tmp_path, None, "queue").worker_environment(OWN)
-    assert given["OPENAI_API_KEY"] == given["ANTHROPIC_API_KEY"] == "simulated"
+    assert given["OPENAI_API_KEY"] == given["ANTHROPIC_API_KEY"] == SIMULATED_KEY
     assert "OPENAI_BASE_URL" not in given
     assert (given["PATH"], given["HOLDFAST_TASK_QUEUE"]) == ("/bin", "queue")
 
