@@ -10,6 +10,7 @@ from tests.workflow.scripted import Engine, HangsUntilCancelled, Script, agent, 
 from workflows.agent_run import AgentRun
 from workflows.contracts.errors import FailureClass
 from workflows.contracts.runs import Redrive, RunOutcome, RunStatus
+from workflows.run_view import AGENT_STATUS, FAILURE_CLASS
 
 PARKING = [
     FailureClass.QUOTA,
@@ -21,7 +22,6 @@ PARKING = [
     FailureClass.LIMIT,
 ]
 """The classes whose failures are not retried."""
-from workflows.run_view import AGENT_STATUS, FAILURE_CLASS
 
 
 @pytest.mark.parametrize("failure_class", PARKING)
