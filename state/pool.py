@@ -51,6 +51,13 @@ async def _prepare(connection: asyncpg.Connection) -> None:
     await connection.set_type_codec("jsonb", encoder=_to_json, decoder=json.loads, schema="pg_catalog")
 
 
+async def _keep(_connection: asyncpg.Connection) -> None:
+    """Leave a connection as it is when it goes back to the pool.
+
+    asyncpg would send a round trip of four statements after each of ours, to undo what sessions can set. Nobody here sets any of it.
+    """
+
+
 def _to_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
@@ -77,6 +84,7 @@ class Database:
                 command_timeout=COMMAND_TIMEOUT_S,
                 timeout=CONNECT_TIMEOUT_S,
                 init=_prepare,
+                reset=_keep,
             )
         try:
             yield cls(pool)
