@@ -118,7 +118,7 @@ async def begin(database: Database, request: ModelCallRequest, plan: Plan) -> Be
         max_output_tokens=found["max_output"],
         unknown_usd=found["unknown_usd"],
         refused_by=found["refused_by"],
-        messages=tuple(transcripts.parse(message) for message in found["messages"] or ()),
+        messages=transcripts.parse_all(found["messages"] or "[]"),
         input_tokens=found["input_tokens"],
     )
 
@@ -135,7 +135,7 @@ async def finish(
 ) -> dict[str, Any]:
     """Record a response and all that follows from it, in one round trip; returns the turn that counts (the first recorded)."""
     usage = response.usage
-    recorded: dict[str, Any] = await database.fetchval(
+    counts_instead: dict[str, Any] | None = await database.fetchval(
         "select finish_model_call($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13)",
         call_id,
         turn,
@@ -151,7 +151,7 @@ async def finish(
         rows,
         [_sub_run(sub_run) for sub_run in sub_runs],
     )
-    return recorded
+    return turn if counts_instead is None else counts_instead
 
 
 async def fail(database: Database, call_id: int, failure_class: str, failure: str) -> None:

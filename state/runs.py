@@ -50,28 +50,20 @@ async def create(database: Database, run: NewRun, message: Message) -> Books:
     Raises:
         IdempotencyConflictError: the key was used with another body.
     """
-    async with database.transaction() as connection:
-        created = await connection.fetchval(
-            "insert into runs (run_id, tenant, agent, definition_hash, user_id, idempotency_key, body_hash, cost_limit_usd) "
-            "values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict do nothing returning run_id",
-            run.run_id,
-            run.tenant,
-            run.agent,
-            run.definition_hash,
-            run.user,
-            run.idempotency_key,
-            run.body_hash,
-            run.cost_limit_usd,
-        )
-        if created is not None:
-            await transcripts.append(connection, run.run_id, 0, run.agent, message)
-        found = await connection.fetchrow(
-            "select *, user_id as user from runs where run_id = $1 or (tenant = $2 and idempotency_key = $3) "
-            "order by run_id = $1 desc limit 1",
-            run.run_id,
-            run.tenant,
-            run.idempotency_key,
-        )
+    cleaned = transcripts.clean(message)
+    found = await database.fetchrow(
+        "select *, user_id as user from create_run($1,$2,$3,$4,$5,$6,$7,$8,$9,$10)",
+        run.run_id,
+        run.tenant,
+        run.agent,
+        run.definition_hash,
+        run.user,
+        run.idempotency_key,
+        run.body_hash,
+        run.cost_limit_usd,
+        transcripts.as_json(cleaned),
+        transcripts.estimate_tokens(cleaned),
+    )
     if found is None:
         raise UnknownRunError(f"Run {run.run_id} could not be written.")
     if found["body_hash"] != run.body_hash or found["tenant"] != run.tenant:

@@ -6,7 +6,9 @@ import json
 import math
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
+
+from pydantic import TypeAdapter
 
 from state import blobs
 from state.pool import Connection, Database
@@ -122,3 +124,11 @@ async def message_at(database: Database, run_id: str, step: int, part: int = 0) 
 def parse(stored: dict[str, Any] | str) -> Message:
     """A stored message as the contracts' type."""
     return Message.model_validate(json.loads(stored) if isinstance(stored, str) else stored)
+
+
+_MESSAGES: Final = TypeAdapter(tuple[Message, ...])
+
+
+def parse_all(stored: str) -> tuple[Message, ...]:
+    """A JSON array of stored messages as the contracts' type."""
+    return _MESSAGES.validate_json(stored)
