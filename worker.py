@@ -15,8 +15,7 @@ from pathlib import Path
 
 import structlog
 from temporalio.client import Client
-from temporalio.worker import Worker
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkflowRunner
 
 from activities.agents import folders as agent_folders
 from activities.agents.folders import Catalog
@@ -44,8 +43,6 @@ from workflows.contracts.errors import HoldfastError, UnavailableError, UsageErr
 log = structlog.get_logger("holdfast.worker")
 
 WORKFLOWS = (AgentRun,)
-PASSED_THROUGH = ("workflows", "telemetry", "pydantic", "pydantic_core", "annotated_types", "structlog", "opentelemetry")
-"""Loaded once a process instead of once a run; none of them does I/O from workflow code."""
 CONCURRENT_ACTIVITIES = 200
 CONCURRENT_WORKFLOW_TASKS = 100
 CACHED_RUNS = 2_000
@@ -111,9 +108,9 @@ async def serving(client: Client, task_queue: str, parts: Parts, *, folders: Seq
             yield worker
 
 
-def workflow_runner() -> SandboxedWorkflowRunner:
-    """The sandbox that workflows run in; replay tests use the same."""
-    return SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH))
+def workflow_runner() -> WorkflowRunner:
+    """What workflows run in: no sandbox, since all workflows are ours; the replay tests hold them to one (docs/adr/0010)."""
+    return UnsandboxedWorkflowRunner()
 
 
 async def serve(settings: Settings, telemetry: Telemetry, folders: Sequence[Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import Any, Final
 
@@ -34,3 +35,14 @@ class Renamed(AgentRun):
         """Ask once."""
         answered: Any = await workflow.execute_activity("ask_model", self._course.model_request(1), schedule_to_close_timeout=_A_MINUTE)
         return RunOutcome.model_validate(answered)
+
+
+@workflow.defn(name=names.AGENT_RUN)
+class Clocked(AgentRun):
+    """Reads the machine's clock, which a replay cannot give again; all it decides is the same."""
+
+    @workflow.run
+    async def run(self, given: RunInput) -> RunOutcome:
+        """As the original."""
+        time.time()
+        return await super().run(given)

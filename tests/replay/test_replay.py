@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from temporalio import workflow
 from temporalio.client import WorkflowHistory
-from temporalio.worker import Replayer
+from temporalio.worker import Replayer, WorkflowRunner
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 import worker
 from client.temporal import DATA_CONVERTER
 from telemetry.run_interceptor import RunInterceptor
 from tests.replay import planted
-from tests.replay.changed import Hasty, Renamed
+from tests.replay.changed import Clocked, Hasty, Renamed
 from tests.replay.record import HISTORIES
 from tests.replay.shapes import SHAPES
 
@@ -51,11 +52,16 @@ def read(path: Path) -> WorkflowHistory:
     return WorkflowHistory.from_json(recorded["workflow_id"], recorded["history"])
 
 
-def replayer(*workflows: type) -> Replayer:
+LIBRARIES = ("telemetry", "pydantic", "pydantic_core", "annotated_types", "structlog", "opentelemetry")
+SANDBOX = SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*LIBRARIES))
+"""Loads the workflows' own modules anew and refuses them clock, chance, files and environment."""
+
+
+def replayer(*workflows: type, runner: WorkflowRunner | None = None) -> Replayer:
     return Replayer(
         workflows=workflows or worker.WORKFLOWS,
         data_converter=DATA_CONVERTER,
-        workflow_runner=worker.workflow_runner(),
+        workflow_runner=runner or worker.workflow_runner(),
         interceptors=[RunInterceptor()],
     )
 
@@ -67,6 +73,17 @@ def named(path: Path) -> str:
 @pytest.mark.parametrize("path", RECORDED, ids=named)
 async def test_a_recorded_history_replays(path: Path) -> None:
     await replayer().replay_workflow(read(path))
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=named)
+async def test_a_recorded_history_replays_where_clock_and_chance_are_refused(path: Path) -> None:
+    await replayer(runner=SANDBOX).replay_workflow(read(path))
+
+
+async def test_a_workflow_that_reads_the_clock_is_found_out() -> None:
+    with pytest.raises(RuntimeError, match=r"RestrictedWorkflowAccessError") as refused:
+        await replayer(Clocked, runner=SANDBOX).replay_workflow(read(HISTORIES / NOW / "plain.json"))
+    assert "time.time" in str(refused.value)
 
 
 @pytest.mark.parametrize("path", RECORDED, ids=named)
