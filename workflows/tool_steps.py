@@ -142,10 +142,16 @@ async def _all(steps: list[Coroutine[Any, Any, None]]) -> None:
     tasks = [asyncio.create_task(step) for step in steps]
     try:
         await workflow.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-    finally:
-        for task in tasks:
-            task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-    failures = [result for result in results if isinstance(result, BaseException)]
+    except asyncio.CancelledError:  # and nothing else: a run that its worker drops from its cache may await nothing more
+        await _ended(tasks)
+        raise
+    failures = [result for result in await _ended(tasks) if isinstance(result, BaseException)]
     if failures:
         raise next((failure for failure in failures if isinstance(failure, Aborted)), failures[0])
+
+
+async def _ended(tasks: list[asyncio.Task[None]]) -> list[BaseException | None]:
+    """Cancel what still runs and await the end of all."""
+    for task in tasks:
+        task.cancel()
+    return await asyncio.gather(*tasks, return_exceptions=True)

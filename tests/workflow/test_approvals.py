@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from temporalio.client import Client
 
-from tests.workflow.scripted import Call, Engine, Handle, Script, agent, asks_for, call, fails, final
+from tests.workflow.scripted import Call, Engine, Handle, Script, agent, asks_for, call, fails, final, serving
 from workflows.agent_run import AgentRun
 from workflows.contracts.errors import FailureClass
 from workflows.contracts.runs import Decision, Redrive, RunStatus, RunView
@@ -89,15 +90,19 @@ async def test_a_decision_for_all_is_not_for_calls_that_come_later(engine: Engin
     await engine.result(handle)
 
 
-async def test_the_first_decision_of_a_call_counts(engine: Engine, script: Script) -> None:
+async def test_the_first_decision_of_a_call_counts(client: Client, task_queue: str, script: Script) -> None:
+    engine = Engine(client, task_queue, script)
     script.model("support", asks_for(refund("W1"), refund("W2")), final())
-    handle = await engine.start(agent())
-    await waiting(engine, handle, 2)
+    async with serving(client, task_queue, script):
+        handle = await engine.start(agent())
+        await waiting(engine, handle, 2)
     await handle.signal(AgentRun.reject, Decision(call_id="call_2", reason="no"))
-    await handle.signal(AgentRun.approve, Decision(call_id="call_2"))
     await handle.signal(AgentRun.approve, Decision())
-    await engine.result(handle)
+    await handle.signal(AgentRun.reject, Decision(call_id="call_3", reason="too late"))
+    async with serving(client, task_queue, script):  # takes all three at once
+        await engine.result(handle)
     assert [request.step for request in script.ran] == [3]
+    assert [told.text for told in script.asked[-1].appendices] == ["A person said no: no"]
 
 
 async def test_a_decision_for_an_unknown_call_changes_nothing(engine: Engine, script: Script) -> None:
