@@ -40,15 +40,17 @@ async def until_available(write: Callable[[], Awaitable[T]]) -> T:
     """Write down what cannot be had again, however long the database is away within reason.
 
     Raises:
-        TimeoutError: it was away for longer than `RECORD_FOR_S`.
+        UnavailableError: it was away for longer than `RECORD_FOR_S`.
     """
-    async with asyncio.timeout(policies.RECORD_FOR_S):
-        while True:
-            try:
-                return await write()
-            except UnavailableError:
-                log.warning("record.waits_for_database")
-                await asyncio.sleep(policies.RECORD_RETRY_S)
+    deadline = time.monotonic() + policies.RECORD_FOR_S
+    while True:
+        try:
+            return await write()
+        except UnavailableError:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("record.waits_for_database")
+            await asyncio.sleep(policies.RECORD_RETRY_S)
 
 
 class EdgeInterceptor(Interceptor):
