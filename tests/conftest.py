@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import AsyncIterator
 
+import hypothesis
 import pytest
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
