@@ -102,9 +102,9 @@ async def test_what_the_engine_told_last_is_carried_to_the_next_execution(engine
     assert told == [[], *[[f"A person said no: no {place}"] for place in range(len(refused))]]
 
 
-async def test_repeats_malformed_answers_and_summaries_are_counted_over_all_executions(engine: Engine, script: Script) -> None:
-    same = padded(asks_for(call("status")))
-    script.model("support", *map(work, range(PADDED_TURNS - 1)), same, same, final())
+async def test_repeats_are_counted_over_all_executions(engine: Engine, script: Script) -> None:
+    same = asks_for(call("status"))
+    script.model("support", same, *map(work, range(PADDED_TURNS)), same, final())
     handle = await engine.start(agent(repeats=1))
     await engine.result(handle)
     assert len(await executions(engine, handle)) == 2
@@ -127,13 +127,15 @@ async def test_a_new_execution_still_knows_that_the_history_was_just_summarised(
         turn = no_call(TurnKind.CONTEXT_FULL, "no room")(request)
         return turn.model_copy(update={"preview": PADDING})  # type: ignore[union-attr]
 
-    script.model("support", *map(work, range(PADDED_TURNS - 1)), fat_full, fat_full)
+    script.model("support", *map(work, range(PADDED_TURNS - 2)), fat_full, fat_full)
     handle = await engine.start(agent())
     view = await engine.parked(handle)
     assert view.parked is not None
     assert view.parked.failure_class is FailureClass.CONTEXT
     assert len(script.compacted) == 1
     assert await has_continued(engine, handle)
+    last = [event.activity_task_scheduled_event_attributes.activity_type.name for event in await engine.events(handle)]
+    assert [name for name in last if name] == [names.CALL_MODEL], "the summary was made in the execution before"
 
 
 async def test_a_new_execution_looks_the_same_from_outside(engine: Engine, script: Script) -> None:

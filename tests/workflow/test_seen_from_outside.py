@@ -41,6 +41,12 @@ async def summaries(engine: Engine, handle: object) -> list[str]:
     return [DataConverter.default.payload_converter.from_payload(payload, str) for payload in payloads]
 
 
+async def upserts(engine: Engine, handle: object) -> int:
+    """How often the run has written search attributes."""
+    kinds = [event.event_type for event in await engine.events(handle)]
+    return kinds.count(EventType.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES)
+
+
 async def test_search_attributes_follow_a_run_from_start_to_end(engine: Engine, script: Script) -> None:
     script.model("support", asks_for(call("refund", needs_approval=True)), fails(FailureClass.QUOTA), final())
     handle = await engine.start(agent(), user="u1", tenant="t1")
@@ -61,9 +67,17 @@ async def test_search_attributes_tell_a_run_that_waited_for_nothing_in_two_write
     script.model("support", *[asks_for(call("find_order", {"place": place})) for place in range(5)], final())
     handle = await engine.start(agent())
     await engine.result(handle)
-    events = await engine.events(handle)
-    upserts = [event for event in events if event.event_type == EventType.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES]
-    assert len(upserts) == 1, "besides those it was started with: an upsert costs an event"
+    assert await upserts(engine, handle) == 1, "besides those it was started with: an upsert costs an event"
+
+
+async def test_search_attributes_are_written_when_the_status_changes_and_not_for_every_wait(engine: Engine, script: Script) -> None:
+    script.model("support", asks_for(*[call("refund", {"place": place}, needs_approval=True) for place in range(4)]), final())
+    handle = await engine.start(agent())
+    for left in (4, 3, 2, 1):
+        view = await engine.until(handle, lambda view, left=left: len(view.approvals) == left)
+        await handle.signal(AgentRun.approve, {"call_id": view.approvals[0].call_id})
+    await engine.result(handle)
+    assert await upserts(engine, handle) == 3, "waiting, running, completed"
 
 
 @pytest.mark.parametrize("status", [RunStatus.CANCELLED, RunStatus.FAILED])

@@ -187,6 +187,12 @@ async def test_a_conversation_that_costs_more_than_is_left_is_refused_however_ch
     assert begun.outcome == "over_budget"
 
 
+async def test_input_that_costs_more_than_is_left_is_refused_though_the_answer_is_free(database: Database) -> None:
+    run_id = await new_run(database, "0.01")
+    assert (await begin(database, run_id, cost_usd="0.01", input_usd=Decimal("0.01"), output_usd=ZERO)).outcome == "over_budget"
+    assert await money(database, run_id) == (ZERO, ZERO, ZERO)
+
+
 async def test_sub_runs_charge_all_their_ancestors(database: Database) -> None:
     root = await new_run(database)
     child, grandchild = f"{root}.2", f"{root}.2.2"
