@@ -16,7 +16,9 @@ from state.pool import Database
 
 
 def pytest_configure() -> None:
-    """Tests never write into the servers that the environment names: they bring their own."""
+    """Tests never write into the servers that the environment names, and no property test is held to a time."""
+    hypothesis.settings.register_profile("holdfast", deadline=None)
+    hypothesis.settings.load_profile("holdfast")
     for name in ("DATABASE_URL", "TEMPORAL_ADDRESS"):
         os.environ.pop(name, None)
 
