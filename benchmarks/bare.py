@@ -45,7 +45,7 @@ class BareActivities:
     @activity.defn
     async def ask(self, model: str, messages: list[dict[str, Any]]) -> dict[str, Any]:
         """The model's next message."""
-        completion = await self._model.chat.completions.create(model=model, messages=messages, tools=TOOLS)  # type: ignore[arg-type,call-overload]
+        completion = await self._model.chat.completions.create(model=model, messages=messages, tools=TOOLS)  # type: ignore[arg-type]
         message: dict[str, Any] = completion.choices[0].message.model_dump(exclude_none=True)
         return message
 

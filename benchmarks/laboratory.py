@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,9 @@ from devstack.stack import RunningStack, StackSettings, open_stack
 from testkit.processes import process, provider_process, worker_process
 
 HERE = Path(__file__).parent
+IDLE_S = 4.0
+WARM_UP = 10
+"""Runs of each side before the first that counts: caches, pools and prepared statements fill."""
 PROVIDER_KEY = "bench-key-of-no-worth"
 
 
@@ -36,10 +39,27 @@ class Cpu:
     def __sub__(self, other: Cpu) -> Cpu:
         return Cpu(self.worker - other.worker, self.server - other.server, self.database - other.database)
 
+    def __mul__(self, factor: float) -> Cpu:
+        return Cpu(self.worker * factor, self.server * factor, self.database * factor)
+
     @property
     def total(self) -> float:
         """All parts."""
         return self.worker + self.server + self.database
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two that are compared: its worker, and how it runs the job with a model at 0 and at 50 ms."""
+
+    name: str
+    worker: psutil.Process
+    idle: Cpu
+    """CPU a second while nothing runs."""
+    at_once: Callable[[str, int], Awaitable[str]]
+    """(run id, look-ups) → the answer, the model answering at once."""
+    slow: Callable[[str, int], Awaitable[str]]
+    """The same, the model taking 50 ms to its first token."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +72,32 @@ class Laboratory:
     holdfast: Orchestrator
     bare_worker: psutil.Process
     holdfast_worker: psutil.Process
+
+    async def sides(self) -> tuple[Side, Side]:
+        """Bare Temporal and Holdfast, warmed up; their idle CPU is measured before anything has run."""
+        workers = (self.bare_worker, self.holdfast_worker)
+        before = [self.cpu(worker) for worker in workers]
+        await asyncio.sleep(IDLE_S)
+        idle = [(self.cpu(worker) - old) * (1 / IDLE_S) for worker, old in zip(workers, before, strict=True)]
+        bare_side = Side(
+            "bare",
+            self.bare_worker,
+            idle[0],
+            lambda run_id, look_ups: self.bare(run_id, "gpt-5-mini", look_ups),
+            lambda run_id, look_ups: self.bare(run_id, "gpt-5", look_ups),
+        )
+        ours = Side(
+            "Holdfast",
+            self.holdfast_worker,
+            idle[1],
+            lambda run_id, look_ups: self.ours(run_id, "bench", look_ups),
+            lambda run_id, look_ups: self.ours(run_id, "bench_slow", look_ups),
+        )
+        async with asyncio.timeout(60):
+            for number in range(WARM_UP):
+                for side in (bare_side, ours):
+                    await side.at_once(f"warm-{side.name}-{number}", 2)
+        return bare_side, ours
 
     def cpu(self, worker: psutil.Process) -> Cpu:
         """CPU seconds used so far by one side's worker and by the parts both share."""
@@ -109,17 +155,12 @@ async def open_laboratory() -> AsyncIterator[Laboratory]:
             stack, ours_settings, client, holdfast, psutil.Process(bare_worker.pid), psutil.Process(holdfast_worker.pid)
         )
         try:
-            await _warm_up(laboratory)
             yield laboratory
         except BaseException:
-            for log in sorted(folder.glob("*.log")):
-                sys.stderr.write(f"--- {log.name}\n{log.read_text(errors='replace')[-3000:]}\n")
+            _tell_logs(folder)
             raise
 
 
-async def _warm_up(laboratory: Laboratory) -> None:
-    """Let caches and pools fill."""
-    async with asyncio.timeout(60):
-        for number in range(5):
-            await laboratory.bare(f"warm-bare-{number}", "gpt-5-mini", 2)
-            await laboratory.ours(f"warm-ours-{number}", "bench", 2)
+def _tell_logs(folder: Path) -> None:
+    for log in sorted(folder.glob("*.log")):
+        sys.stderr.write(f"--- {log.name}\n{log.read_text(errors='replace')[-3000:]}\n")
