@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +10,6 @@ import pytest
 
 from devstack.stack import StackSettings, open_stack
 from tests.acceptance.conftest import House, open_house, until
-from tests.conftest import SERVERS_OF_THE_USER
 from workflows.contracts.runs import RunStatus
 
 DATABASE_AWAY_S = 20.0
@@ -24,8 +22,7 @@ REQUEST = """Twelve turns.
 @pytest.fixture
 async def own_house(tmp_path: Path) -> AsyncIterator[House]:
     """A house whose servers this test may take down."""
-    environment = {name: value for name, value in os.environ.items() if name not in SERVERS_OF_THE_USER}
-    settings = StackSettings(ui_port=None, environment=environment, data=tmp_path / "data")
+    settings = StackSettings(ui_port=None, data=tmp_path / "data")
     async with open_stack(settings) as stack, open_house(stack, tmp_path, ["--latency", "*,first_token_s=0.3"]) as opened:
         yield opened
 
