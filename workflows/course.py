@@ -26,7 +26,7 @@ class Course:
         self.corrections = carry.corrections
         self.compacted = carry.compacted
         self.repeats = RepeatWatch(carry.repeats)
-        self.control = RunControl(carry.worked_s, carry.waited_s, self.show, tells_caller=given.parent_run_id is not None)
+        self.control = RunControl(carry.worked_s, carry.waited_s, self.show, self.out_of_time, tells_caller=given.parent_run_id is not None)
         self.model = carry.agent.model
         self.doing = "starting"
 
@@ -34,6 +34,11 @@ class Course:
     def left_s(self) -> float:
         """Seconds of work that the run's limit leaves."""
         return self.agent.limits.time_s - self.control.worked_s
+
+    def out_of_time(self) -> str | None:
+        """The limit on time in words, when it is reached: a step that was cut short then did not fail by itself."""
+        limits = self.agent.limits
+        return f"limit time_s: {self.control.worked_s:.0f} of {limits.time_s:g} used" if self.left_s <= 0 else None
 
     def now(self, step: int, doing: str) -> None:
         """Say what the run does now."""

@@ -11,7 +11,7 @@ from temporalio.common import SearchAttributeUpdate
 from temporalio.exceptions import ActivityError, ChildWorkflowError, is_cancelled_exception
 
 from workflows.contracts.errors import FailureClass
-from workflows.contracts.failures import parked_by, retry_after_s
+from workflows.contracts.failures import CAUSE_CHARS, parked_by, retry_after_s
 from workflows.contracts.messages import Frozen
 from workflows.contracts.runs import Approval, Decision, Parked, Redrive, RunStatus, ToolCallRef, Totals
 from workflows.run_view import AGENT_STATUS, COST_USD, FAILURE_CLASS
@@ -53,8 +53,11 @@ def read_order(kind: type[OrderT], given: tuple[Any, ...]) -> OrderT | None:
 class RunControl:
     """The run's status, and every wait that a person ends."""
 
-    def __init__(self, worked_s: float, waited_s: float, show: Callable[[], None], *, tells_caller: bool) -> None:
+    def __init__(
+        self, worked_s: float, waited_s: float, show: Callable[[], None], out_of_time: Callable[[], str | None], *, tells_caller: bool
+    ) -> None:
         self._show = show
+        self._out_of_time = out_of_time
         self._tells_caller = tells_caller
         self._worked_s = worked_s
         self._waited_s = waited_s
@@ -156,6 +159,10 @@ class RunControl:
                     await workflow.sleep(wait_s, summary=f"step {step}: throttled")
                     continue
                 parked = parked_by(error, step, what)
+                if parked.failure_class is FailureClass.TRANSIENT and (limit := self._out_of_time()):
+                    parked = parked.model_copy(
+                        update={"failure_class": FailureClass.LIMIT, "cause": f"{limit}; {parked.cause}"[:CAUSE_CHARS]}
+                    )
             await self.park(parked, may_skip=what.startswith("run_tool"))
 
     async def park(self, parked: Parked, *, may_skip: bool) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from tests.workflow.scripted import Engine, Script, agent, asks_for, call, fails, final, no_call
+from tests.workflow.scripted import Engine, HangsUntilCancelled, Script, agent, asks_for, call, fails, final, no_call
 from workflows.agent_run import AgentRun
 from workflows.contracts.agents import Limits
 from workflows.contracts.errors import FailureClass
@@ -99,6 +100,26 @@ async def test_working_time_is_limited(engine: Engine, script: Script) -> None:
     assert view.parked.cause.startswith("limit time_s: 40")
 
     await handle.signal(AgentRun.redrive, Redrive(limits=Limits(time_s=10_000)))
+    assert (await engine.result(handle)).status is RunStatus.COMPLETED
+
+
+@pytest.mark.parametrize("step", ["model", "tool"])
+async def test_a_step_that_outlasts_the_runs_time_is_cut_short_and_parks_it_at_that_limit(
+    engine: Engine, script: Script, step: str
+) -> None:
+    hanging = HangsUntilCancelled()
+    script.model("support", *([hanging] if step == "model" else []), FIND, final())
+    if step == "tool":
+        script.tool("find_order", hanging, lambda _: "found")
+    handle = await engine.start(agent(time_s=3), skip_time=False)
+    view = await engine.parked(handle)
+    assert view.parked is not None
+    assert view.parked.failure_class is FailureClass.LIMIT
+    assert view.parked.cause.startswith("limit time_s: ")
+    assert view.parked.cause.endswith(" of 3 used; no answer in time (schedule to close)")
+    await asyncio.wait_for(hanging.cancelled.wait(), 10)
+
+    await handle.signal(AgentRun.redrive, Redrive(limits=Limits(time_s=60)))
     assert (await engine.result(handle)).status is RunStatus.COMPLETED
 
 
