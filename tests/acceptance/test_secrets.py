@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from temporalio.client import WorkflowHistory
@@ -9,6 +10,7 @@ from temporalio.client import WorkflowHistory
 from client.temporal import connect_temporal
 from tests.acceptance.conftest import PROVIDER_KEY, House
 from tests.acceptance.test_definitions import AGENT
+from tests.replay.test_replay import strings
 
 PLANTED = {
     "input": "sk-ant-api03-" + "Ab3dE5gH7jK9" * 4,
@@ -49,11 +51,12 @@ async def test_planted_keys_are_found_nowhere(house: House, tmp_path: Path) -> N
     places = {
         "the answer": answer,
         "the database": await _whole_database(house),
-        "the history": str((await _history(house, run.id)).to_json()),
+        "the history": "\n".join(strings(json.loads((await _history(house, run.id)).to_json()))),
         "the worker's log": worker.plan.log.read_text(encoding="utf-8"),
         "the report": (await run.show()).model_dump_json(),
     }
     assert "redacted" in places["the database"]
+    assert "leak" in places["the history"], "the history was not read"
     for place, text in places.items():
         for secret in SECRETS:
             assert secret not in text, f"{secret[:8]}… stands in {place}"
