@@ -22,7 +22,7 @@ demo: prepare ## 24 support tickets, a worker killed in the middle, the proof (K
 		$(if $(MODEL),--model "$(MODEL)") $(if $(SEED),--seed "$(SEED)")
 
 test: prepare ## The whole test suite (ARGS="-k name" for a part)
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: setup ## Format, lint, types, import arrows
 	@$(VENV)/bin/ruff format --check -q . || { echo "run: make format"; exit 1; }

@@ -48,7 +48,7 @@ def database_place(database_url: str) -> str:
         return "an address that is not valid"
 
 
-def named_database_failure(database_url: str, error: Exception) -> UnavailableError:
+def named_database_failure(database_url: str, error: BaseException) -> UnavailableError:
     """What to tell when a database cannot be used; never the password."""
     reason = str(error) or type(error).__name__
     with contextlib.suppress(ValueError):

@@ -21,6 +21,7 @@ from devstack.server_settings import NAMESPACE, RETENTION_DAYS, SEARCH_ATTRIBUTE
 from devstack.temporal import TemporalServer, TemporalSettings
 from devstack.temporal_program import find_program
 from state.migrate import migrate
+from workflows.contracts.errors import SettingsError, UnavailableError
 
 
 def say_nothing(_line: str) -> None:
@@ -137,6 +138,8 @@ async def apply_migrations(database_url: str) -> list[str]:
     """Bring the database up to date; the names of what was applied. Raises UnavailableError, without the password."""
     try:
         return await migrate(database_url)
+    except (UnavailableError, SettingsError) as error:
+        raise named_database_failure(database_url, error.__cause__ or error) from error
     except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise named_database_failure(database_url, error) from error
 

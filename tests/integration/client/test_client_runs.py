@@ -25,7 +25,7 @@ from workflows.contracts.errors import (
 )
 from workflows.contracts.runs import RunStatus
 
-PAY_100 = tool_call("refund", order_id="W17", amount_usd="100")
+PAY_100 = tool_call("refund", order_id="C100", amount_usd="100")
 
 
 class Answer(BaseModel):
@@ -143,7 +143,7 @@ async def test_a_person_approves_one_call(opened: Open):
     await run.approve(report.approvals[0].call_id, by="me")
 
     assert await run.result(timeout_s=WITHIN_S) == "Paid."
-    assert (await run.steps())[2].preview == "W17: 100 USD are paid back"
+    assert (await run.steps())[2].preview == "C100: 100 USD are paid back"
 
 
 async def test_a_person_rejects_and_the_model_is_told_why(opened: Open):
