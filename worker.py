@@ -21,8 +21,9 @@ from activities.agents import folders as agent_folders
 from activities.agents.folders import Catalog
 from activities.agents.watch import snapshot, watch
 from activities.edge import EdgeInterceptor
+from activities.identity import WORKER
 from activities.inference.call_model import ModelActivities
-from activities.inference.gateway import WORKER, Gateway
+from activities.inference.gateway import Gateway
 from activities.inference.opening import ConfiguredInference
 from activities.inference.providers.protocol import Provider
 from activities.inference.routing import Router

@@ -12,8 +12,8 @@ from state.model_calls import Charge
 from state.pool import Database
 from state.transcripts import Entry
 from workflows.contracts.messages import Frozen, Message, Role, ToolCall, Usage
+from workflows.contracts.previews import one_line
 from workflows.contracts.redaction import redact
-from workflows.run_view import one_line
 
 StepKind = Literal["input", "model", "tool", "agent", "handover", "summary"]
 StepState = Literal["done", "running", "waiting", "failed"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 
 from workflows.contracts import names
-from workflows.contracts.runs import PREVIEW_CHARS, RunInput, RunStatus, RunView
+from workflows.contracts.previews import one_line
+from workflows.contracts.runs import RunInput, RunStatus, RunView
 
 AGENT_NAME = SearchAttributeKey.for_keyword(names.AGENT_NAME)
 AGENT_STATUS = SearchAttributeKey.for_keyword(names.AGENT_STATUS)
@@ -63,9 +64,3 @@ def current_details(view: RunView) -> str:
             'Signal `redrive` goes on from this step: `{"action": "retry"}`, `"skip"` or `"abort"`.'
         )
     return "\n\n".join(lines)
-
-
-def one_line(text: str) -> str:
-    """The text as one short line."""
-    flat = " ".join(text.split())
-    return flat if len(flat) <= PREVIEW_CHARS else flat[: PREVIEW_CHARS - 1] + "…"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -13,6 +11,7 @@ from typing import Any
 import structlog
 
 from activities.edge import report, until_available
+from activities.identity import WORKER
 from activities.inference import pricing
 from activities.inference.providers.protocol import Progress, Provider
 from activities.inference.routing import Candidate, Router
@@ -28,7 +27,6 @@ from workflows.contracts.runs import ModelCallRequest
 
 log = structlog.get_logger("holdfast.inference")
 
-WORKER = f"{socket.gethostname()}:{os.getpid()}"
 ESTIMATE_FACTOR = 1.15
 """Headroom on estimated input tokens when reserving."""
 MIN_OUTPUT_TOKENS = 16

@@ -17,8 +17,9 @@ from state.model_calls import SubRun
 from workflows.contracts import conditions
 from workflows.contracts.agents import AgentDefinition, ToolKind, ToolSpec
 from workflows.contracts.messages import FinishReason, Message, ModelRequest, ModelResponse, Role, ToolCall, ToolSchema
+from workflows.contracts.previews import one_line
 from workflows.contracts.redaction import redact
-from workflows.contracts.runs import PREVIEW_CHARS, ModelTurn, ToolCallRef, TurnKind
+from workflows.contracts.runs import ModelTurn, ToolCallRef, TurnKind
 
 HANDOFF_PREFIX = "hand_over_to_"
 MAX_CALLS_PER_TURN = 64
@@ -89,8 +90,7 @@ def read_turn(
 
 def preview(text: str) -> str:
     """A short redacted line, fit for a history."""
-    flat = " ".join(redact(transcripts.storable(text)).split())
-    return flat if len(flat) <= PREVIEW_CHARS else flat[: PREVIEW_CHARS - 1] + "…"
+    return one_line(redact(transcripts.storable(text)))
 
 
 def _read_calls(read: ReadTurn, run_id: str, seat: Seat, calls: tuple[ToolCall, ...], *, cut: bool) -> None:

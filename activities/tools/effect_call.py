@@ -17,6 +17,7 @@ from state.effects import Begun, Ended
 from telemetry.spans import tool_span
 from workflows.contracts.agents import Effect, ToolSpec
 from workflows.contracts.errors import ArgumentsError, FailureClass, StepError, ToolError
+from workflows.contracts.previews import one_line
 from workflows.contracts.redaction import redact, redact_value
 from workflows.contracts.runs import PREVIEW_CHARS, ToolOutcome, ToolRunRequest
 from workflows.contracts.tools import ToolContext
@@ -200,12 +201,11 @@ class EffectCall:
 
     async def _outcome(self, ended: Ended, *, reused: bool = False) -> ToolOutcome:
         text = ended.message.text
-        flat = " ".join(text[: 4 * PREVIEW_CHARS].split())
         return ToolOutcome(
             ok=not ended.message.is_error,
             result_hash=results.digest(text),
             result_bytes=await self._ledger.result_bytes(ended),
-            preview=flat if len(flat) <= PREVIEW_CHARS else flat[: PREVIEW_CHARS - 1] + "…",
+            preview=one_line(text[: 4 * PREVIEW_CHARS]),
             reused=reused,
         )
 

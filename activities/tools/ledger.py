@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import socket
 import uuid
 from collections.abc import AsyncIterator
 
 import structlog
 
 from activities.edge import until_available
+from activities.identity import WORKER
 from state import effects
 from state.effects import Begun, Claim, Ended, State
 from state.pool import Database
@@ -21,7 +20,6 @@ from workflows.contracts.runs import ToolRunRequest
 
 log = structlog.get_logger("holdfast.tools")
 
-WORKER = f"{socket.gethostname()}:{os.getpid()}"
 IDEMPOTENCY_KEY_CHARS = 200
 
 
