@@ -17,7 +17,7 @@ import worker
 from activities.inference import pricing
 from activities.inference.providers.protocol import Provider
 from activities.inference.routing import Candidate, Router
-from activities.inference.settings import ModelSettings, defaults
+from activities.inference.settings import defaults
 from client.backend import Backend
 from client.orchestrator import Orchestrator
 from client.run import Run
@@ -26,6 +26,7 @@ from client.temporal import connect_temporal
 from devstack.stack import RunningStack
 from state.definitions import Definitions
 from state.pool import Database
+from workflows.contracts.inference import ModelSettings
 
 WINDOW_TOKENS = 128_000
 PRICE = ModelSettings(context_window_tokens=WINDOW_TOKENS, input_usd_per_million=Decimal(1), output_usd_per_million=Decimal(4))

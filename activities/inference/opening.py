@@ -11,7 +11,8 @@ from pydantic import SecretStr
 from activities.inference.providers.catalog import Dialect, ProviderSettings, open_provider
 from activities.inference.providers.protocol import Provider
 from activities.inference.routing import Router
-from activities.inference.settings import InferenceSettings, ProviderEntry, load
+from activities.inference.settings import load
+from workflows.contracts.inference import InferenceSettings, ProviderEntry
 
 log = structlog.get_logger("holdfast.inference")
 

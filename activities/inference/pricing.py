@@ -8,8 +8,8 @@ from functools import lru_cache
 
 import genai_prices
 
-from activities.inference.settings import ModelSettings
 from workflows.contracts.errors import UnknownModelError
+from workflows.contracts.inference import ModelSettings
 from workflows.contracts.messages import Price, Usage
 
 VERSION = f"genai-prices {genai_prices.__version__}"

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from activities.inference import pricing
 from activities.inference.pricing import Worst
-from activities.inference.settings import InferenceSettings, ModelSettings
 from workflows.contracts import policies
 from workflows.contracts.errors import UnknownModelError
+from workflows.contracts.inference import InferenceSettings, ModelSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,9 @@ class Router:
         """
         tier = self._settings.tiers.get(model)
         if tier is not None:
-            return tuple(self._candidate(name, f"tier {model}, choice {place + 1} of {len(tier)}") for place, name in enumerate(tier))
+            return tuple(
+                self._candidate(name, f"tier {model}, choice {place + 1} of {len(tier.models)}") for place, name in enumerate(tier.models)
+            )
         if ":" not in model:
             raise UnknownModelError(
                 f"{model!r} is neither a tier ({', '.join(sorted(self._settings.tiers))}) nor PROVIDER:MODEL: "

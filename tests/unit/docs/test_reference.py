@@ -12,12 +12,13 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from activities.inference.settings import ModelSettings, ProviderEntry, load
+from activities.inference.settings import load
 from holdfast import tool
 from state import effects
 from workflows.contracts import names, policies
 from workflows.contracts.agents import AgentDefinition, HttpCall, Limits, Memory, ToolSpec
 from workflows.contracts.errors import FailureClass
+from workflows.contracts.inference import ModelSettings, ProviderEntry
 from workflows.contracts.runs import RunStatus
 
 from . import pages

@@ -15,13 +15,13 @@ from activities.inference.call_model import ModelActivities
 from activities.inference.gateway import Gateway
 from activities.inference.providers.scripted import Script, ScriptedAnswer, ScriptedModel
 from activities.inference.routing import Router
-from activities.inference.settings import InferenceSettings, ModelSettings, ProviderEntry
 from state import model_calls, runs, transcripts
 from state.definitions import Definitions
 from state.pool import Database
 from state.runs import NewRun
 from workflows.contracts.agents import AgentDefinition, Limits
 from workflows.contracts.errors import FailureClass, StepError
+from workflows.contracts.inference import InferenceSettings, ModelSettings, ProviderEntry
 from workflows.contracts.messages import FinishReason, Message, ModelResponse, Price, Role, Usage
 from workflows.contracts.runs import Appendix, CompactOutcome, ModelCallRequest, ModelTurn, TurnKind
 

@@ -16,7 +16,6 @@ from activities.inference.gateway import Answered, Asked, Gateway, Kept, Refused
 from activities.inference.providers.protocol import Progress
 from activities.inference.providers.scripted import Script, ScriptedModel
 from activities.inference.routing import Router
-from activities.inference.settings import InferenceSettings, ModelSettings, ProviderEntry
 from activities.inference.turns import Seat
 from devstack.postgres import EmbeddedPostgres, PostgresSettings
 from devstack.stack import RunningStack
@@ -28,6 +27,7 @@ from state.runs import NewRun
 from workflows.contracts import policies
 from workflows.contracts.agents import AgentDefinition, Limits
 from workflows.contracts.errors import FailureClass, StepError, UnknownModelError
+from workflows.contracts.inference import InferenceSettings, ModelSettings, ProviderEntry
 from workflows.contracts.messages import Message, ModelRequest, ModelResponse, Role, Usage
 from workflows.contracts.runs import ModelCallRequest
 

@@ -19,9 +19,9 @@ def written(tmp_path: Path, text: str, name: str = "models.yaml") -> Path:
 
 def test_without_a_file_both_providers_are_known_and_the_tiers_prefer_the_one_with_a_key():
     openai_first = settings.load([], {"OPENAI_API_KEY": "x", "ANTHROPIC_API_KEY": "y"})
-    assert [model.partition(":")[0] for model in openai_first.tiers["smart"]] == ["openai", "anthropic"]
+    assert [model.partition(":")[0] for model in openai_first.tiers["smart"].models] == ["openai", "anthropic"]
     anthropic_first = settings.load([], {"ANTHROPIC_API_KEY": "y"})
-    assert [model.partition(":")[0] for model in anthropic_first.tiers["fast"]] == ["anthropic", "openai"]
+    assert [model.partition(":")[0] for model in anthropic_first.tiers["fast"].models] == ["anthropic", "openai"]
 
 
 def test_files_add_to_the_defaults_and_later_files_win(tmp_path: Path):
@@ -39,8 +39,8 @@ models:
     )
     second = written(tmp_path, "tiers: {fast: 'openai:gpt-5-mini'}", "later.yaml")
     found = settings.load([first, second], {})
-    assert found.tiers["fast"] == ("openai:gpt-5-mini",)
-    assert found.tiers["cheap"] == ("local:llama", "openai:gpt-5-mini")
+    assert found.tiers["fast"].models == ("openai:gpt-5-mini",)
+    assert found.tiers["cheap"].models == ("local:llama", "openai:gpt-5-mini")
     assert "smart" in found.tiers
     assert found.providers["local"].base_url == "http://127.0.0.1:8000/v1"
     assert found.models["local:llama"].input_usd_per_million == Decimal("0.1")
@@ -59,9 +59,9 @@ def test_an_empty_file_changes_nothing(tmp_path: Path, text: str):
         ("providers: {local: {base_url: http://x}}", "field providers.local.dialect", "required"),
         ("providers: {local: {dialect: openai, api_key: sk-1}}", "field providers.local.api_key", "not permitted"),
         ("providers: [openai]", "field providers", "dictionary"),
-        ("tiers: {fast: []}", "field tiers", "tier 'fast' has no model: name at least one"),
-        ("tiers: {fast: gpt-5-mini}", "tier fast: 'gpt-5-mini'", "must be PROVIDER:MODEL with a provider of anthropic, openai"),
-        ("tiers: {fast: 'nobody:gpt-5'}", "tier fast: 'nobody:gpt-5'", "with a provider of anthropic, openai"),
+        ("tiers: {fast: []}", "field tiers.fast", "has no model: name at least one"),
+        ("tiers: {fast: gpt-5-mini}", "tiers.fast: 'gpt-5-mini'", "must be PROVIDER:MODEL with a provider of anthropic, openai"),
+        ("tiers: {fast: 'nobody:gpt-5'}", "tiers.fast: 'nobody:gpt-5'", "with a provider of anthropic, openai"),
         (
             "models: {openai:x: {input_usd_per_million: -1, output_usd_per_million: 1}}",
             "field models.openai:x.input_usd_per_million",

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from activities.inference import pricing
-from activities.inference.settings import ModelSettings
 from workflows.contracts.errors import UnknownModelError
+from workflows.contracts.inference import ModelSettings
 from workflows.contracts.messages import Usage
 
 OWN = ModelSettings(input_usd_per_million=Decimal(2), output_usd_per_million=Decimal(10), context_window_tokens=1_000)

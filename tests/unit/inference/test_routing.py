@@ -7,9 +7,9 @@ from decimal import Decimal
 import pytest
 
 from activities.inference.routing import Router
-from activities.inference.settings import InferenceSettings, ModelSettings, ProviderEntry
 from workflows.contracts import policies
 from workflows.contracts.errors import UnknownModelError
+from workflows.contracts.inference import InferenceSettings, ModelSettings, ProviderEntry
 
 SETTINGS = InferenceSettings(
     providers={

@@ -1,0 +1,343 @@
+"""How the inference layer is set: providers, keys, tiers, limits, budgets, breakers, cache; in files and in the database alike."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from workflows.contracts.messages import Frozen
+
+EVERY = "*"
+"""As the name of a tenant, an agent, a user: each of them by itself."""
+
+
+class Priority(StrEnum):
+    """How urgent a run's model calls are; a more urgent one passes those that wait."""
+
+    URGENT = "urgent"
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+    BATCH = "batch"
+    """Not urgent at all: model calls go through the provider's Batch API, where it has one, at half the price."""
+
+
+class Rates(Frozen):
+    """What may be asked of a provider, over all workers together. What is not given is not limited."""
+
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    tokens_per_minute: float | None = Field(default=None, gt=0)
+    """Input and output together."""
+    input_tokens_per_minute: float | None = Field(default=None, gt=0)
+    output_tokens_per_minute: float | None = Field(default=None, gt=0)
+    tokens_per_day: float | None = Field(default=None, gt=0)
+    """Input and output together, by the UTC day."""
+    concurrency: int | None = Field(default=None, gt=0)
+    """Calls in the air at once."""
+    headroom: float = Field(default=0.1, ge=0, lt=1)
+    """The share of the rates that is not used, so that small differences between our clock and the provider's cost no refusal."""
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is limited."""
+        return any(value is not None for name, value in self if name != "headroom")
+
+
+class KeyEntry(Frozen):
+    """One key of a provider: where its secret is read, never the secret itself."""
+
+    name: str = Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$")
+    env: str | None = None
+    """The environment variable that holds it."""
+    file: str | None = None
+    """A file that holds it and nothing else; read again when it changes."""
+    command: tuple[str, ...] | None = None
+    """A program that prints it; run again every few minutes, and when the provider refuses the key."""
+    weight: float = Field(default=1.0, gt=0)
+    """Its part of the calls, as long as several keys have room."""
+    limits: Rates = Rates()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if sum(source is not None for source in (self.env, self.file, self.command)) != 1:
+            raise ValueError(f"key {self.name!r} needs exactly one of env, file, command")
+        return self
+
+
+class ProviderEntry(Frozen):
+    """One provider. Its keys are only ever references; a server without keys names none."""
+
+    dialect: Literal["openai", "anthropic"]
+    base_url: str | None = None
+    """None: the SDK's own address; text may hold `${env:NAME}` or `${env:NAME:-default}`."""
+    api_key_env: str | None = None
+    """The short form of one key, read from this environment variable."""
+    keys: tuple[KeyEntry, ...] = ()
+    prices: str = ""
+    """The provider under which genai-prices lists these models; the dialect's own when empty."""
+    limits: Rates = Rates()
+    """Those of the account: all keys and models together."""
+    prompt_cache: bool = True
+    """Ask for the provider's prompt cache where the dialect lets us ask."""
+
+    @field_validator("keys")
+    @classmethod
+    def _names_differ(cls, keys: tuple[KeyEntry, ...]) -> tuple[KeyEntry, ...]:
+        names = [key.name for key in keys]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two keys are called {twice!r}: give one of them another name")
+        return keys
+
+    @model_validator(mode="after")
+    def _short_or_long(self) -> Self:
+        if self.api_key_env and self.keys:
+            raise ValueError("give either api_key_env or keys: api_key_env is the short form of a single key")
+        return self
+
+    @property
+    def price_provider(self) -> str:
+        """Where to look prices up."""
+        return self.prices or self.dialect
+
+    @property
+    def all_keys(self) -> tuple[KeyEntry, ...]:
+        """The keys in their long form; empty for a server that wants none."""
+        return self.keys or ((KeyEntry(name="default", env=self.api_key_env),) if self.api_key_env else ())
+
+
+class ModelSettings(Frozen):
+    """What overrides or completes the price table for one model."""
+
+    context_window_tokens: int | None = Field(default=None, ge=256)
+    input_usd_per_million: Decimal | None = Field(default=None, ge=0)
+    cached_input_usd_per_million: Decimal | None = Field(default=None, ge=0)
+    output_usd_per_million: Decimal | None = Field(default=None, ge=0)
+    tools: bool = True
+    """Whether it can call tools."""
+    output_schema: bool = True
+    """Whether it can be held to a JSON schema."""
+    vision: bool = True
+    """Whether it reads images."""
+    limits: Rates = Rates()
+
+    @model_validator(mode="after")
+    def _prices_are_whole(self) -> Self:
+        prices = (self.input_usd_per_million, self.output_usd_per_million)
+        if None in prices and (prices != (None, None) or self.cached_input_usd_per_million is not None):
+            raise ValueError("a price of one's own needs both input_usd_per_million and output_usd_per_million")
+        return self
+
+    @property
+    def priced(self) -> bool:
+        """Whether it has a price of its own."""
+        return self.input_usd_per_million is not None
+
+
+class TierCandidate(Frozen):
+    """One model of a tier."""
+
+    model: str
+    """PROVIDER:MODEL."""
+    weight: float = Field(default=1.0, gt=0)
+
+
+class TierEntry(Frozen):
+    """What a tier's name means. In files a bare `PROVIDER:MODEL`, or a list of them, stands for the candidates in order."""
+
+    candidates: tuple[TierCandidate, ...] = Field(min_length=1)
+    choice: Literal["ordered", "weighted"] = "ordered"
+    """Take the first that is open and has room; or spread the calls by weight over those that are."""
+    downgrade_to: str | None = None
+    """The tier to take instead while a budget's soft line is passed, or the wait is too long."""
+    downgrade_wait_s: float | None = Field(default=None, gt=0)
+    """The expected wait from which on the tier goes down; it comes back at half of it. None: waits do not downgrade."""
+    max_output_tokens: int | None = Field(default=None, ge=1)
+    """The most that an answer may have, whatever the agent asks for."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = [value]
+        if isinstance(value, list | tuple):
+            value = {"candidates": value}
+        if isinstance(value, dict) and isinstance(value.get("candidates"), list | tuple):
+            listed = [{"model": each} if isinstance(each, str) else each for each in value["candidates"]]
+            if not listed:
+                raise ValueError("has no model: name at least one")
+            value = value | {"candidates": listed}
+        return value
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The candidates' names, in order."""
+        return tuple(candidate.model for candidate in self.candidates)
+
+
+class BudgetScope(StrEnum):
+    """Whose spend a budget holds."""
+
+    AGENT = "agent"
+    USER = "user"
+    TENANT = "tenant"
+    GLOBAL = "global"
+
+
+class BudgetEntry(Frozen):
+    """What may be spent in a period. A run's own budget is in its agent's limits."""
+
+    scope: BudgetScope
+    of: str = EVERY
+    """The agent, user (of a tenant, as `tenant/user`, or in any) or tenant; `*`: each one has this budget for itself."""
+    period: Literal["hour", "day", "month"]
+    """By the UTC clock of the database."""
+    cost_usd: Decimal | None = Field(default=None, gt=0)
+    tokens: int | None = Field(default=None, gt=0)
+    calls: int | None = Field(default=None, gt=0)
+    soft: float = Field(default=0.8, gt=0, le=1)
+    """The share from which on an alert is given and tiers that name one go down; they come back a tenth below it."""
+    on_hard: Literal["refuse", "wait"] = "refuse"
+    """What happens to a call that could pass it: the run is parked with class limit, or waits until the period turns or it is raised."""
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Self:
+        if self.cost_usd is None and self.tokens is None and self.calls is None:
+            raise ValueError("a budget needs at least one of cost_usd, tokens, calls")
+        return self
+
+
+class BreakerSettings(Frozen):
+    """When a circuit breaker opens, and for how long."""
+
+    consecutive_failures: int = Field(default=5, ge=1)
+    failure_rate: float = Field(default=0.5, gt=0, le=1)
+    window_s: float = Field(default=30.0, gt=0)
+    minimum_calls: int = Field(default=20, ge=1)
+    """Below so many calls in the window the rate says nothing."""
+    open_s: float = Field(default=15.0, gt=0)
+    """How long it stays open before one probe is let through; that is the period of probes."""
+    quota_open_s: float = Field(default=600.0, gt=0)
+    """The same after a used-up quota or a refused key."""
+
+
+class CacheSettings(Frozen):
+    """Answers that are given again without asking a model. Off for an agent unless its definition says otherwise."""
+
+    enabled: bool = True
+    """The switch over all agents."""
+    max_entries: int = Field(default=100_000, ge=1)
+    stale_s: float = Field(default=86_400, ge=0)
+    """How old an answer may be that is given, marked as such, when no model can be reached at all."""
+    semantic: bool = False
+    """Also find answers to requests that mean the same; needs the extension `vector` and `embedding_model`."""
+    embedding_model: str | None = None
+    """PROVIDER:MODEL of an openai-dialect provider."""
+    similarity: float = Field(default=0.95, gt=0, le=1)
+
+
+class LimiterSettings(Frozen):
+    """How the limiter behaves."""
+
+    when_database_is_away: Literal["wait", "local"] = "wait"
+    """Let calls wait, or let this worker go on with `local_share` of every limit."""
+    local_share: float = Field(default=0.1, gt=0, le=1)
+    in_process_wait_s: float = Field(default=2.0, ge=0)
+    """Longer waits hold no worker slot."""
+    horizon_s: dict[Priority, float] = Field(default_factory=lambda: dict(zip(Priority, (12.0, 9.0, 6.0, 4.0, 4.0), strict=True)))
+    """How far ahead a slot is given out."""
+    passed_by_s: dict[Priority, float] = Field(
+        default_factory=lambda: {
+            Priority.URGENT: 0.0,
+            Priority.HIGH: 30.0,
+            Priority.NORMAL: 120.0,
+            Priority.LOW: 600.0,
+            Priority.BATCH: 3600.0,
+        }
+    )
+    """How much later an urgent call may come and still go first: what bounds the wait of the others."""
+
+
+class AlertSettings(Frozen):
+    """Who is told of passed budget lines, opened breakers and refused keys, beside the log and the metrics."""
+
+    command: tuple[str, ...] | None = None
+    """A program that gets the alert as one JSON object on standard input."""
+    webhook: str | None = None
+    """A URL that the same object is posted to."""
+
+
+class UnknownPrice(Frozen):
+    """A declared price for models that no table knows."""
+
+    input_usd_per_million: Decimal = Field(ge=0)
+    output_usd_per_million: Decimal = Field(ge=0)
+
+
+class InferenceSettings(Frozen):
+    """All of it: what models.yaml files say, and over them what the database's configuration says."""
+
+    providers: dict[str, ProviderEntry] = {}
+    tiers: dict[str, TierEntry] = {}
+    tasks: dict[str, str] = {}
+    """Task type → tier, as in `summarise: fast`; an agent may name a task type where it names a model."""
+    models: dict[str, ModelSettings] = {}
+    tenants: dict[str, Rates] = {}
+    """Limits by tenant; `*` is each one."""
+    agents: dict[str, Rates] = {}
+    """Limits by agent; `*` is each one."""
+    budgets: dict[str, BudgetEntry] = {}
+    breakers: BreakerSettings = BreakerSettings()
+    cache: CacheSettings = CacheSettings()
+    limiter: LimiterSettings = LimiterSettings()
+    alerts: AlertSettings = AlertSettings()
+    unknown_price: UnknownPrice | None = None
+    """None: a model without a price is refused."""
+    flags: dict[str, bool | int | float | str] = {}
+
+    def over(self, base: InferenceSettings) -> InferenceSettings:
+        """These settings laid over others: by entry where there are names, whole where there are none."""
+        merged: dict[str, Any] = {}
+        for name in self.model_fields_set:
+            mine, theirs = getattr(self, name), getattr(base, name)
+            merged[name] = {**theirs, **mine} if isinstance(mine, dict) else mine
+        return base.model_copy(update=merged)
+
+    def wrong(self) -> str | None:
+        """The first contradiction between its parts, with the field and the remedy; None when there is none."""
+        return next(_contradictions(self), None)
+
+
+def _contradictions(settings: InferenceSettings) -> Any:
+    known = ", ".join(sorted(settings.providers)) or "none"
+    for name, tier in settings.tiers.items():
+        for model in tier.models:
+            if ":" not in model or model.partition(":")[0] not in settings.providers:
+                yield f"tiers.{name}: {model!r} must be PROVIDER:MODEL with a provider of {known}"
+        yield from _downgrades(settings, name)
+    for task, tier_name in settings.tasks.items():
+        if tier_name not in settings.tiers:
+            yield f"tasks.{task}: there is no tier {tier_name!r}: name one of {', '.join(sorted(settings.tiers)) or 'none'}"
+        if task in settings.tiers:
+            yield f"tasks.{task}: a tier has this name too: give one of them another name"
+    for model in settings.models:
+        if ":" not in model:
+            yield f"models.{model}: must be PROVIDER:MODEL"
+    cache = settings.cache
+    if cache.semantic and (cache.embedding_model or "").partition(":")[0] not in settings.providers:
+        yield f"cache.embedding_model: {cache.embedding_model!r} must be PROVIDER:MODEL with a provider of {known}, as cache.semantic is on"
+
+
+def _downgrades(settings: InferenceSettings, name: str) -> Any:
+    seen = [name]
+    while (lower := settings.tiers[seen[-1]].downgrade_to) is not None:
+        if lower not in settings.tiers:
+            yield f"tiers.{seen[-1]}.downgrade_to: there is no tier {lower!r}: name one of {', '.join(sorted(settings.tiers))}"
+            return
+        if lower in seen:
+            yield f"tiers.{name}.downgrade_to: goes in a circle ({' → '.join([*seen, lower])}): end it at the cheapest tier"
+            return
+        seen.append(lower)
