@@ -98,6 +98,17 @@ class Database:
             async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection, connection.transaction():
                 yield connection
 
+    @contextlib.asynccontextmanager
+    async def listener(self) -> AsyncIterator[Connection]:
+        """One connection kept for listening, and thrown away afterwards: the pool's others must not inherit what it listens to."""
+        with outages_named():
+            connection = await self._pool.acquire(timeout=CONNECT_TIMEOUT_S)
+            try:
+                yield connection
+            finally:
+                connection.terminate()
+                await self._pool.release(connection)
+
     async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
         """All rows."""
         with outages_named():
