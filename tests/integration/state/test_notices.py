@@ -12,6 +12,10 @@ from devstack.postgres import EmbeddedPostgres, PostgresSettings
 from state.notices import LOOK_AGAIN, Notices
 from state.pool import Database
 
+KILL_THE_OTHERS = """
+select count(pg_terminate_backend(pid)) from pg_stat_activity where pid <> pg_backend_pid() and datname = current_database()
+"""
+
 
 class Heard:
     """What a callback was told, and a way to wait for it."""
@@ -86,9 +90,7 @@ async def test_a_killed_connection_is_replaced_and_every_callback_is_told_to_loo
         notices.on(channel, heard)
         async with notices.open(), database.listener() as own:
             assert await heard.next() == LOOK_AGAIN
-            killed = await own.fetchval(
-                "select count(pg_terminate_backend(pid)) from pg_stat_activity where pid <> pg_backend_pid() and datname = current_database()"
-            )
+            killed = await own.fetchval(KILL_THE_OTHERS)
             assert killed >= 1
             assert await heard.next() == LOOK_AGAIN
             await own.execute("select pg_notify($1, 'after')", channel)
