@@ -90,7 +90,9 @@ def translate(error: Exception, attempt: int) -> ApplicationError:
     step_error = _as_step_error(error)
     failure_class = step_error.failure_class
     delay_s = _delay_s(step_error, attempt)
-    final = failure_class not in _RETRIED or (failure_class is FailureClass.CODE and attempt >= policies.CODE_ATTEMPTS)
+    final = (
+        failure_class not in _RETRIED or step_error.wakeable or (failure_class is FailureClass.CODE and attempt >= policies.CODE_ATTEMPTS)
+    )
     log.warning(
         "activity.failed",
         failure_class=failure_class.value,
@@ -122,6 +124,8 @@ def _as_step_error(error: Exception) -> StepError:
 
 def _delay_s(error: StepError, attempt: int) -> float:
     """Full jitter under an exponential cap, and never sooner than the other side asked; a zero would be dropped by Temporal."""
+    if error.exact and error.retry_after_s is not None:
+        return max(0.05, error.retry_after_s)
     throttled = error.failure_class is FailureClass.THROTTLED
     base_s = policies.THROTTLED_BASE_S if throttled else policies.TRANSIENT_BASE_S
     cap_s = policies.THROTTLED_CAP_S if throttled else policies.TRANSIENT_CAP_S

@@ -24,6 +24,7 @@ from workflows.agent_run import AgentRun
 from workflows.contracts import policies
 from workflows.contracts.agents import AgentDefinition, Limits, PinnedAgent
 from workflows.contracts.errors import InvalidInputError
+from workflows.contracts.inference import Priority
 from workflows.contracts.messages import Message, Role
 from workflows.contracts.redaction import redact
 from workflows.contracts.runs import RunInput, RunStatus
@@ -44,6 +45,7 @@ class StartOptions(TypedDict, total=False):
     tenant: str
     idempotency_key: str | None
     limits: Limits | None
+    priority: Priority | str | None
     run_id: str | None
 
 
@@ -82,6 +84,7 @@ class Orchestrator:
         tenant: str = DEFAULT_TENANT,
         idempotency_key: str | None = None,
         limits: Limits | None = None,
+        priority: Priority | str | None = None,
         run_id: str | None = None,
     ) -> Run:
         """Start a run; when this returns, Temporal has it and it will not be lost.
@@ -96,6 +99,7 @@ class Orchestrator:
             tenant: whose it is; keys are per tenant.
             idempotency_key: the caller's name for this request: the same key is the same run.
             limits: instead of the definition's limits.
+            priority: instead of the definition's: urgent, high, normal, low; or batch, which takes the provider's Batch API.
             run_id: an id of the caller's choice, instead of a new one.
 
         Raises:
@@ -106,6 +110,7 @@ class Orchestrator:
             UnavailableError: Temporal or the database does not answer.
         """
         text = inputs.read_input(input)
+        urgency = _priority(priority)
         _check_names(user=user, tenant=tenant, idempotency_key=idempotency_key)
         run_id = _choose_run_id(agent, tenant, idempotency_key, run_id)
         current = await self._backend.definitions.current(agent)
@@ -119,7 +124,7 @@ class Orchestrator:
             body_hash=inputs.body_hash(agent, text, user, limits),
             cost_limit_usd=(limits or current.limits).cost_usd,
         )
-        return await self._begin(new, text, current, limits)
+        return await self._begin(new, text, current, limits, urgency)
 
     @overload
     async def run(
@@ -217,13 +222,14 @@ class Orchestrator:
         """The agents that runs can be started of, by name, as they are now."""
         return tuple(await self._backend.definitions.all_current())
 
-    async def _begin(self, new: runs.NewRun, text: str, current: AgentDefinition, limits: Limits | None) -> Run:
+    async def _begin(self, new: runs.NewRun, text: str, current: AgentDefinition, limits: Limits | None, priority: Priority | None) -> Run:
         """Write the run, then have Temporal start it: a crash in between is mended by the repeated start."""
         books = await runs.create(self._backend.database, new, Message(role=Role.USER, text=text))
         pinned = await self._pin(current, books.definition_hash)
         if limits is not None:
             pinned = pinned.model_copy(update={"limits": limits})
-        await self._start_workflow(RunInput(run_id=books.run_id, agent=pinned, tenant=new.tenant, user=new.user), text)
+        given = RunInput(run_id=books.run_id, agent=pinned, tenant=new.tenant, user=new.user, priority=priority or current.priority)
+        await self._start_workflow(given, text)
         return Run(books.run_id, self._backend)
 
     async def _pin(self, current: AgentDefinition, definition_hash: str) -> PinnedAgent:
@@ -258,6 +264,13 @@ def _choose_run_id(agent: str, tenant: str, key: str | None, run_id: str | None)
     if run_id is not None:
         return inputs.check_run_id(run_id)
     return inputs.keyed_run_id(agent, tenant, key) if key is not None else inputs.new_run_id(agent)
+
+
+def _priority(priority: Priority | str | None) -> Priority | None:
+    try:
+        return None if priority is None else Priority(priority)
+    except ValueError as error:
+        raise InvalidInputError(f"priority must be one of {', '.join(Priority)}; it is {priority!r}.") from error
 
 
 def _status(status: RunStatus | str | None) -> RunStatus | None:

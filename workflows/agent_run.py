@@ -68,6 +68,11 @@ class AgentRun:
             agent = self._course.agent
             self._course.agent = agent.model_copy(update={"limits": order.limits or agent.limits, "model": order.model or agent.model})
 
+    @workflow.signal(name=names.WAKE, description="Try a delayed step again now, since a budget or a limit was changed: {}")
+    def wake(self, *_given: Any) -> None:
+        """Try a delayed step again now. Takes nothing; whatever is sent is ignored."""
+        self._course.control.wake()
+
     @workflow.query(name=names.VIEW)
     def view(self) -> RunView:
         """The run as it stands."""

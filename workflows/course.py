@@ -28,6 +28,8 @@ class Course:
         self.repeats = RepeatWatch(carry.repeats)
         self.control = RunControl(carry.worked_s, carry.waited_s, self.show, self.out_of_time, tells_caller=given.parent_run_id is not None)
         self.model = carry.agent.model
+        self.previous = carry.previous
+        """The PROVIDER:MODEL of the last call."""
         self.doing = "starting"
 
     @property
@@ -66,6 +68,7 @@ class Course:
             limits=self.agent.limits,
             approvals=self.control.approvals,
             parked=self.control.parked,
+            delayed_s=self.control.delayed_s,
         )
 
     def append(self, call: ToolCallRef, text: str, *, is_error: bool = False, child_run_id: str | None = None) -> None:
@@ -91,6 +94,9 @@ class Course:
             step=step,
             agent=self.agent,
             tenant=self.given.tenant,
+            user=self.given.user,
+            priority=self.given.priority,
+            previous=self.previous,
             appendices=tuple(self.appendices),
         )
 
@@ -108,6 +114,7 @@ class Course:
             appendices=tuple(self.appendices),
             corrections=self.corrections,
             repeats=self.repeats.calls,
+            previous=self.previous,
             compacted=self.compacted,
             worked_s=self.control.worked_s,
             waited_s=self.control.waited_s,

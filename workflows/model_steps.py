@@ -31,6 +31,7 @@ async def ask(course: Course) -> ModelTurn:
     course.appendices.clear()
     course.step = turn.last_step
     course.model = turn.model or course.model
+    course.previous = f"{turn.provider}:{turn.model}" if turn.provider and not turn.cached else course.previous
     course.totals = add_call(course.totals, turn)
     return turn
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -70,6 +71,8 @@ class RunControl:
         self._approvals: dict[str, Approval] = {}
         self._decisions: dict[str, tuple[Decision, bool]] = {}
         self._aborted = False
+        self._wakes = 0
+        self._delayed_until: float | None = None
         self._shown = RunStatus.RUNNING
         self._closed: RunStatus | None = None
 
@@ -156,7 +159,7 @@ class RunControl:
                     raise
                 wait_s = retry_after_s(error)
                 if wait_s is not None:
-                    await workflow.sleep(wait_s, summary=f"step {step}: throttled")
+                    await self._delayed(wait_s, step)
                     continue
                 parked = parked_by(error, step, what)
                 if parked.failure_class is FailureClass.TRANSIENT and (limit := self._out_of_time()):
@@ -164,6 +167,25 @@ class RunControl:
                         update={"failure_class": FailureClass.LIMIT, "cause": f"{limit}; {parked.cause}"[:CAUSE_CHARS]}
                     )
             await self.park(parked, may_skip=what.startswith("run_tool"))
+
+    def wake(self) -> None:
+        """End the waits for a budget or a limit: what they wait for may have changed."""
+        self._wakes += 1
+
+    async def _delayed(self, wait_s: float, step: int) -> None:
+        """Wait by a durable timer, until the time is up or somebody wakes the run."""
+        seen = self._wakes
+        self._delayed_until = workflow.time() + wait_s
+        self._show()
+        with contextlib.suppress(TimeoutError):
+            await workflow.wait_condition(lambda: self._wakes > seen, timeout=wait_s, timeout_summary=f"step {step}: throttled")
+        self._delayed_until = None
+        self._show()
+
+    @property
+    def delayed_s(self) -> float | None:
+        """Seconds until a delayed step is tried again, or None."""
+        return None if self._delayed_until is None else max(0.0, self._delayed_until - workflow.time())
 
     async def park(self, parked: Parked, *, may_skip: bool) -> None:
         """Wait, visibly, until a person says how to go on.

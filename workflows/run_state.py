@@ -20,6 +20,8 @@ def add_call(totals: Totals, call: ModelTurn | CompactOutcome) -> Totals:
             "usage": totals.usage + call.usage,
             "cost_usd": totals.cost_usd + call.cost_usd,
             "unknown_usd": totals.unknown_usd + call.unknown_usd,
+            "downgraded": totals.downgraded + (1 if isinstance(call, ModelTurn) and call.downgraded_from else 0),
+            "cached": totals.cached + (1 if isinstance(call, ModelTurn) and call.cached else 0),
         }
     )
 

@@ -57,6 +57,10 @@ def current_details(view: RunView) -> str:
         f"**So far** {totals.calls} model calls, {totals.usage.input_tokens} tokens in, {totals.usage.output_tokens} out, {cost}",
         f"**Model** {view.model}",
     ]
+    if view.delayed_s is not None:
+        lines.append(f"**Delayed**, about {view.delayed_s:.0f} s; it goes on by itself")
+    if totals.downgraded or totals.cached:
+        lines.append(f"**Of these** {totals.downgraded} answered by a lower tier, {totals.cached} from the cache")
     lines += [f"**Waits for a yes or no** to `{a.tool}` {a.preview} (call `{a.call_id}`)" for a in view.approvals]
     if view.parked:
         lines.append(

@@ -111,6 +111,7 @@ async def _sub_run(course: Course, call: ToolCallRef) -> None:
         tenant=course.given.tenant,
         user=course.given.user,
         parent_run_id=course.given.run_id,
+        priority=course.given.priority,
         depth=course.given.depth + 1,
     )
     outcome = await course.control.insist(

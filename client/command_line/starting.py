@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -36,6 +36,7 @@ def run(
     user: str | None = None,
     tenant: Tenant = "default",
     key: str | None = None,
+    priority: Literal["urgent", "high", "normal", "low", "batch"] | None = None,
     wait: bool = True,
     timeout: float | None = None,
     json: AsJson = False,
@@ -55,10 +56,11 @@ def run(
         key_column: With --batch, the field that names each request; without it the file's content and the line's number do.
         user: Whom it is for.
         key: An idempotency key: the same key is the same run, however often this command is repeated.
+        priority: How urgent it is, instead of what the agent's definition says; batch takes the provider's Batch API, at half the price.
         wait: Wait for the answer, or with --no-wait print the run's id as soon as Temporal has it.
         timeout: Wait at most this many seconds; the run goes on.
     """
-    options: StartOptions = {"user": user, "tenant": tenant}
+    options: StartOptions = {"user": user, "tenant": tenant, "priority": priority}
     if batch is not None:
         if text is not None or input is not None or key is not None or not wait:
             raise InvalidInputError("--batch takes its inputs and keys from the file: leave TEXT, --input, --key and --no-wait out.")

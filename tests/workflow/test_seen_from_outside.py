@@ -182,7 +182,7 @@ async def test_the_signals_say_what_they_take(engine: Engine, script: Script) ->
     await engine.result(handle)
     metadata = await handle.query("__temporal_workflow_metadata")
     described = {signal.name: signal.description for signal in metadata.definition.signal_definitions}
-    assert set(described) == {names.APPROVE, names.REJECT, names.REDRIVE}
+    assert set(described) == {names.APPROVE, names.REJECT, names.REDRIVE, names.WAKE}
     assert all("{" in text for text in described.values())
 
 

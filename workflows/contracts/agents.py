@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from workflows.contracts.inference import Priority
 from workflows.contracts.messages import Frozen
 
 NAME_PATTERN = r"^[a-z][a-z0-9_-]{0,62}$"
@@ -93,6 +94,18 @@ class Memory(Frozen):
     """Keep the question and the answer when the run ends."""
 
 
+class Cache(Frozen):
+    """Gives an answer again, without asking a model, when the very same is asked within a time."""
+
+    ttl_s: float = Field(gt=0, le=31_536_000)
+    """How long an answer is good, in seconds."""
+    tags: tuple[str, ...] = ()
+    """Names under which answers can be thrown away before their time."""
+    scope: Literal["user", "agent", "tenant", "all"] = "agent"
+    """Who shares answers: the runs of one user of this agent, all runs of this agent, of every agent of the tenant, or of all tenants.
+    Only `all` ever lets a tenant see what another's run was answered."""
+
+
 class AgentDefinition(Frozen):
     """An agent as its YAML file says it, with the tools' specifications resolved."""
 
@@ -108,10 +121,14 @@ class AgentDefinition(Frozen):
     handoffs: tuple[str, ...] = ()
     """Agents that this one may hand the conversation over to; each shows as the tool `hand_over_to_NAME`."""
     limits: Limits = Limits()
+    priority: Priority = Priority.NORMAL
+    """How urgent its model calls are, unless a run says otherwise."""
     memory: Memory = Memory()
     output_schema: dict[str, Any] | None = None
     max_output_tokens: int = Field(default=1_024, ge=1, le=200_000)
     temperature: float | None = Field(default=None, ge=0, le=2)
+    cache: Cache | None = Field(default=None, exclude_if=lambda cache: cache is None)
+    """Unset, it is left out of the stored form: definitions from before it keep their hash, and older workers read them."""
 
     @field_validator("version", mode="before")
     @classmethod

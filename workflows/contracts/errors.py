@@ -27,6 +27,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from workflows.contracts.messages import ToldLimit
+
 
 class FailureClass(StrEnum):
     """One owner for each kind of trouble (DESIGN §4); the class decides what happens to the step."""
@@ -144,6 +146,9 @@ class StepError(HoldfastError):
         retry_after_s: seconds that the other side asked to wait, if it did.
         code: the provider's own code or HTTP status, for people.
         spend_unknown: the provider may have billed: the request went out and no clear refusal came back.
+        told: what the provider told of its limits with the refusal.
+        exact: `retry_after_s` is a slot that is reserved: the retry comes then, without jitter.
+        wakeable: somebody may end the wait earlier, so the run itself waits, by a durable timer.
     """
 
     def __init__(
@@ -154,8 +159,14 @@ class StepError(HoldfastError):
         retry_after_s: float | None = None,
         code: str | None = None,
         spend_unknown: bool = False,
+        told: tuple[ToldLimit, ...] = (),
+        exact: bool = False,
+        wakeable: bool = False,
     ) -> None:
         super().__init__(message)
+        self.told = told
+        self.exact = exact
+        self.wakeable = wakeable
         self.failure_class = failure_class
         self.retry_after_s = retry_after_s
         self.code = code

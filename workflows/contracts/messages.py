@@ -6,7 +6,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Frozen(BaseModel):
@@ -101,6 +101,26 @@ class ModelRequest(Frozen):
     metadata: dict[str, str] = {}
 
 
+class LimitKind(StrEnum):
+    """What a provider's limit counts."""
+
+    REQUESTS = "requests"
+    TOKENS = "tokens"
+    INPUT_TOKENS = "input_tokens"
+    OUTPUT_TOKENS = "output_tokens"
+
+
+class ToldLimit(Frozen):
+    """What a provider told of one of its limits beside an answer or a refusal; None: it did not say."""
+
+    kind: LimitKind
+    limit: float | None = None
+    """Of a period, a minute as a rule; which one the provider does not say."""
+    remaining: float | None = None
+    reset_s: float | None = None
+    """Seconds from the answer until the whole limit is free again."""
+
+
 class ModelResponse(Frozen):
     """What a model answered, with what it used."""
 
@@ -115,6 +135,8 @@ class ModelResponse(Frozen):
     """The provider's own id of the request, for support and audits."""
     simulated: bool = False
     """True when the answer came from the simulated provider or a scripted model, so that every surface can say so."""
+    told: tuple[ToldLimit, ...] = Field(default=(), exclude=True)
+    """What the provider told of its limits with this answer: news for the limiter, never stored with the answer."""
 
 
 class Price(Frozen):

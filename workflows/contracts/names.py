@@ -20,6 +20,7 @@ COMPACT: Final = "compact_history"
 APPROVE: Final = "approve"
 REJECT: Final = "reject"
 REDRIVE: Final = "redrive"
+WAKE: Final = "wake"
 VIEW: Final = "view"
 
 AGENT_NAME: Final = "AgentName"

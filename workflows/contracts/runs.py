@@ -10,6 +10,7 @@ from pydantic import Field
 
 from workflows.contracts.agents import Effect, Limits, PinnedAgent, ToolKind
 from workflows.contracts.errors import FailureClass
+from workflows.contracts.inference import Priority
 from workflows.contracts.messages import Frozen, Usage
 
 PREVIEW_CHARS = 160
@@ -41,6 +42,10 @@ class Totals(Frozen):
     cost_usd: Decimal = Decimal(0)
     unknown_usd: Decimal = Decimal(0)
     """Charged for calls whose outcome nobody knows (their worker died); part of `cost_usd`."""
+    downgraded: int = 0
+    """Model calls that a lower tier answered, under pressure."""
+    cached: int = 0
+    """Model calls that were answered from the response cache."""
 
 
 class ToolCallRef(Frozen):
@@ -79,6 +84,10 @@ class ModelCallRequest(Frozen):
     step: int
     agent: PinnedAgent
     tenant: str
+    user: str | None = None
+    priority: Priority = Priority.NORMAL
+    previous: str | None = None
+    """The PROVIDER:MODEL of the run's last call: its prompt cache is there."""
     appendices: tuple[Appendix, ...] = ()
 
 
@@ -96,7 +105,12 @@ class ModelTurn(Frozen):
     """What orchestration needs of a model's answer."""
 
     kind: TurnKind
+    provider: str = ""
     model: str = ""
+    downgraded_from: str = ""
+    """The tier that the agent asked for, when a lower one answered."""
+    cached: Literal["", "exact", "semantic", "stale"] = ""
+    """How the answer was found in the response cache; empty when a model was asked."""
     calls: tuple[ToolCallRef, ...] = ()
     usage: Usage = Usage()
     cost_usd: Decimal = Decimal(0)
@@ -200,6 +214,7 @@ class Carry(Frozen):
     appendices: tuple[Appendix, ...] = ()
     corrections: int = 0
     repeats: dict[str, Repeat] = {}
+    previous: str | None = None
     compacted: bool = False
     """The history was summarised since the last model call that succeeded."""
     worked_s: float = 0
@@ -214,6 +229,7 @@ class RunInput(Frozen):
     tenant: str = "default"
     user: str | None = None
     parent_run_id: str | None = None
+    priority: Priority = Priority.NORMAL
     depth: int = Field(default=0, ge=0)
     recall: bool = True
     carry: Carry | None = None
@@ -248,6 +264,8 @@ class RunView(Frozen):
     """The limits that hold now: a redrive may have changed them."""
     approvals: tuple[Approval, ...] = ()
     parked: Parked | None = None
+    delayed_s: float | None = None
+    """About how many seconds a delayed step still waits for a limit or a budget."""
 
 
 class Decision(Frozen):

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from workflows.contracts.agents import AgentDefinition, Limits, Memory, ToolSpec
+from workflows.contracts.inference import Priority
 
 TOOL = ToolSpec(name="find", description="Find.", parameters={"type": "object", "properties": {"q": {"type": "string"}}})
 SUPPORT = AgentDefinition(name="support", instructions="Help.", tools=(TOOL,), limits=Limits(cost_usd=Decimal("0.5")))
@@ -24,6 +25,7 @@ CHANGES: list[dict[str, Any]] = [
     {"agents": ("helper",)},
     {"handoffs": ("helper",)},
     {"limits": Limits(cost_usd=Decimal("0.51"))},
+    {"priority": Priority.HIGH},
     {"memory": Memory(recall=1)},
     {"output_schema": {"type": "object"}},
     {"max_output_tokens": 1_025},
