@@ -5,17 +5,14 @@ Codes are looked at before statuses: an exhausted quota comes as HTTP 429, an ov
 
 from __future__ import annotations
 
-import math
-import time
 import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from activities.inference.providers.told_limits import http_date, number, sent_at, told_limits
 from workflows.contracts.errors import FailureClass, StepError
 from workflows.contracts.messages import ModelRequest
 from workflows.contracts.redaction import redact
@@ -146,6 +143,7 @@ def step_error(
         failure_class=failure_class(failure),
         retry_after_s=retry_after_s(failure.headers),
         code=code,
+        told=told_limits(failure.headers),
         spend_unknown=spend_unknown or (failure.status in _PROXY_GAVE_UP and not failure.code and not failure.kind),
     )
 
@@ -156,34 +154,15 @@ def retry_after_s(headers: Mapping[str, str], now: float | None = None) -> float
     A date is measured against the answer's own `date`, so that a clock that is wrong here does no harm. None when nothing
     was said or what was said makes no sense.
     """
-    milliseconds = _number(headers.get("retry-after-ms"))
+    milliseconds = number(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return milliseconds / 1000
     told = headers.get("retry-after")
-    seconds = _number(told)
+    seconds = number(told)
     if seconds is not None:
         return seconds
-    until = _date(told)
-    if until is None:
-        return None
-    sent = _date(headers.get("date"))
-    present = sent.timestamp() if sent else (time.time() if now is None else now)
-    return max(0.0, until.timestamp() - present)
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    return value if math.isfinite(value) and value >= 0 else None
-
-
-def _date(text: str | None) -> datetime | None:
-    try:
-        return parsedate_to_datetime(text) if text else None
-    except ValueError:
-        return None
+    until = http_date(told)
+    return None if until is None else max(0.0, until.timestamp() - sent_at(headers, now))
 
 
 def conceal(message: str, request: ModelRequest, secrets: Iterable[str] = ()) -> str:

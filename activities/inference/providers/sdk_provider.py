@@ -13,6 +13,7 @@ import httpx2
 from activities.inference.providers import failures
 from activities.inference.providers.connection import Gathering, StreamedError, is_simulated, read_stream
 from activities.inference.providers.protocol import Progress
+from activities.inference.providers.told_limits import told_limits
 from workflows.contracts.errors import SettingsError, StepError
 from workflows.contracts.messages import ModelRequest, ModelResponse
 
@@ -96,7 +97,9 @@ class SdkProvider(ABC):
             written = gathering.output_chars > 0
             raise self._refused(response, streamed.body, request, spend_unknown=written) from None
         request_id = response.headers.get(self.request_id_header)
-        return gathering.response(request_id=request_id, simulated=is_simulated(response))
+        answer = gathering.response(request_id=request_id, simulated=is_simulated(response))
+        told = told_limits(response.headers)
+        return answer.model_copy(update={"told": told}) if told else answer
 
     def _refused(self, response: Any, body: object, request: ModelRequest, *, spend_unknown: bool = False) -> StepError:
         failure = failures.read_failure(response.status_code, body, response.headers)
