@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--limit", action="append", default=[], metavar="MODEL,FIELD=VALUE,…", help="as in *,requests_per_minute=100")
     add("--latency", action="append", default=[], metavar="MODEL,FIELD=VALUE,…", help="as in *,first_token_s=0.3")
     add("--key", action="append", help="accept only this API key (many allowed); without it every key is accepted")
+    add("--batch-s", type=float, default=0.0, help="seconds that a batch takes")
     add("--seed", type=int, default=0, help="for jitter")
     add(
         "--die-with-parent",
@@ -77,6 +78,7 @@ def _provider(options: argparse.Namespace) -> SimulatedProvider:
         journal_path=options.journal,
         port=options.port,
         seed=options.seed,
+        batch_s=options.batch_s,
     )
     for text in options.fault:
         head, fields = _fields("--fault", text)

@@ -1,4 +1,4 @@
-"""The control endpoints: rules, limits, latency and the journal of a running simulated provider, over HTTP."""
+"""The control endpoints: rules, limits, latency, batches and the journal of a running simulated provider, over HTTP."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 _FAULTS = TypeAdapter(list[Fault] | Fault)
 _LIMITS = TypeAdapter(dict[str, Limits])
 _LATENCY = TypeAdapter(dict[str, Latency])
+_SECONDS = TypeAdapter(float)
 
 
 def add_control_routes(app: web.Application, provider: SimulatedProvider) -> None:
-    """Serve `/control/…`: health, faults, limits, latency, journal."""
+    """Serve `/control/…`: health, faults, limits, latency, batches, journal."""
     control = _Control(provider)
     app.router.add_get("/control/health", control.health)
     app.router.add_get("/control/faults", control.faults)
@@ -29,6 +30,8 @@ def add_control_routes(app: web.Application, provider: SimulatedProvider) -> Non
     app.router.add_delete("/control/faults", control.clear_faults)
     app.router.add_put("/control/limits", control.change_limits)
     app.router.add_put("/control/latency", control.change_latency)
+    app.router.add_put("/control/batch_s", control.change_batches)
+    app.router.add_get("/control/batches", control.batches)
     app.router.add_get("/control/journal", control.journal)
 
 
@@ -77,6 +80,14 @@ class _Control:
     async def change_latency(self, http: web.Request) -> web.Response:
         self._provider.latency.update(await _read(http, _LATENCY))
         return web.Response(status=204)
+
+    async def change_batches(self, http: web.Request) -> web.Response:
+        self._provider.batches.takes_s = await _read(http, _SECONDS)
+        return web.Response(status=204)
+
+    async def batches(self, http: web.Request) -> web.Response:
+        batches = self._provider.batches.all
+        return web.json_response([{"id": b.batch_id, "requests": len(b.items), "ended": b.ended_at is not None} for b in batches])
 
     async def journal(self, http: web.Request) -> web.Response:
         try:

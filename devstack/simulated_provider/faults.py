@@ -37,11 +37,19 @@ class FaultKind(StrEnum):
     MALFORMED_ARGUMENTS = "malformed_arguments"
     REFUSAL = "refusal"
     TRUNCATED = "truncated"
+    BATCH_EXPIRES = "batch_expires"
+    BATCH_ANSWER_LOST = "batch_answer_lost"
+    BATCH_ANSWER_HELD = "batch_answer_held"
 
 
 ERROR_IN_STREAM = frozenset({FaultKind.OVERLOADED_IN_STREAM, FaultKind.RATE_LIMITED_IN_STREAM})
 CUT_STREAM = frozenset({FaultKind.STREAM_STOPS, FaultKind.STREAM_BREAKS, FaultKind.STREAM_ENDS_EARLY})
 CHANGES_ANSWER = frozenset({FaultKind.MALFORMED_ARGUMENTS, FaultKind.REFUSAL, FaultKind.TRUNCATED})
+LOSES_SUBMISSION = frozenset({FaultKind.BATCH_ANSWER_LOST, FaultKind.BATCH_ANSWER_HELD})
+"""The batch is taken in and worked on, but its sender never hears of it: the connection breaks, or nothing comes."""
+
+_ON_CALLS = frozenset({FaultKind.MALFORMED_ARGUMENTS})
+_BEFORE_ANSWER = frozenset(FaultKind) - _ON_CALLS - LOSES_SUBMISSION - {FaultKind.BATCH_EXPIRES}
 
 
 class RetryAfterForm(StrEnum):
@@ -141,15 +149,22 @@ class FaultTable:
 
     def before_answer(self, request: SimulatedRequest) -> Fault | None:
         """The first rule that fires before the model is asked."""
-        return self._first(request, has_calls=False)
+        return self._first(request, _BEFORE_ANSWER)
 
     def on_answer(self, request: SimulatedRequest) -> Fault | None:
         """The first rule that fires on an answer with tool calls."""
-        return self._first(request, has_calls=True)
+        return self._first(request, _ON_CALLS, has_calls=True)
 
-    def _first(self, request: SimulatedRequest, has_calls: bool) -> Fault | None:
+    def on_submission(self, request: SimulatedRequest) -> Fault | None:
+        """The first rule that fires on a batch that is handed in, by the first of its requests."""
+        return self._first(request, LOSES_SUBMISSION)
+
+    def in_batch(self, request: SimulatedRequest) -> Fault | None:
+        """The first rule that fires on a request of a batch when its turn has come."""
+        return self._first(request, _BEFORE_ANSWER | {FaultKind.BATCH_EXPIRES})
+
+    def _first(self, request: SimulatedRequest, kinds: frozenset[FaultKind], *, has_calls: bool = False) -> Fault | None:
         for armed in self._armed:
-            needs_calls = armed.fault.kind is FaultKind.MALFORMED_ARGUMENTS
-            if needs_calls == has_calls and armed.fits(request, has_calls) and armed.fires():
+            if armed.fault.kind in kinds and armed.fits(request, has_calls) and armed.fires():
                 return armed.fault
         return None

@@ -43,6 +43,8 @@ class JournalEntry:
     delivery: Delivery = Delivery.PENDING
     billed: bool = False
     usage: Usage | None = None
+    batch: bool = False
+    """It came in a batch: it is charged at half the price."""
 
     def as_json(self) -> dict[str, Any]:
         """The entry as plain JSON values."""

@@ -12,7 +12,9 @@ from random import Random
 from aiohttp import web
 
 from devstack.simulated_provider.answering import Answerer, plain_policy
+from devstack.simulated_provider.anthropic_batches import add_anthropic_batch_routes
 from devstack.simulated_provider.anthropic_dialect import AnthropicDialect
+from devstack.simulated_provider.batches import Batches
 from devstack.simulated_provider.control import add_control_routes
 from devstack.simulated_provider.dialect import Dialect
 from devstack.simulated_provider.exchange import Exchange
@@ -20,6 +22,7 @@ from devstack.simulated_provider.faults import Fault, FaultTable
 from devstack.simulated_provider.journal import Journal, JournalEntry
 from devstack.simulated_provider.latency import Latency
 from devstack.simulated_provider.limits import ANY_MODEL, Limits, RateLimiter
+from devstack.simulated_provider.openai_batches import add_openai_batch_routes
 from devstack.simulated_provider.openai_dialect import OpenAIDialect
 from devstack.simulated_provider.policy import Policy
 
@@ -37,6 +40,7 @@ class SimulatedProvider:
         latency: by model name or `*`.
         keys: API keys that are accepted; None accepts every key that is not empty.
         journal_path: also write the journal there, one JSON line a request.
+        batch_s: seconds that a batch takes.
     """
 
     policy: Policy = plain_policy
@@ -46,12 +50,14 @@ class SimulatedProvider:
     journal_path: Path | None = None
     port: int = 0
     seed: int = 0
+    batch_s: float = 0.0
     faults: FaultTable = field(default_factory=FaultTable)
     limiter: RateLimiter = field(default_factory=RateLimiter)
     requests: Journal = field(default_factory=Journal)
     answerer: Answerer = field(init=False)
+    batches: Batches = field(init=False)
     random: Random = field(init=False)
-    _id_prefix: str = field(default_factory=lambda: f"sim-req-{secrets.token_hex(4)}")
+    id_prefix: str = field(default_factory=lambda: f"sim-req-{secrets.token_hex(4)}")
     _runner: web.AppRunner | None = None
 
     def __post_init__(self) -> None:
@@ -59,6 +65,7 @@ class SimulatedProvider:
         self.requests.path = self.journal_path
         self.limiter.change(self.limits)
         self.answerer = Answerer(self.policy, self.faults)
+        self.batches = Batches(self, self.batch_s)
 
     @property
     def url(self) -> str:
@@ -109,6 +116,8 @@ class SimulatedProvider:
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.router.add_post("/v1/chat/completions", self._handler(OpenAIDialect()))
         app.router.add_post("/v1/messages", self._handler(AnthropicDialect()))
+        add_openai_batch_routes(app, self)
+        add_anthropic_batch_routes(app, self)
         add_control_routes(app, self)
         # A client that hangs up cancels its handler: that is how the journal knows.
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
@@ -119,6 +128,7 @@ class SimulatedProvider:
 
     async def stop(self) -> None:
         """Hang up on whoever is connected and close the journal."""
+        self.batches.stop()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -126,7 +136,7 @@ class SimulatedProvider:
 
     def _handler(self, dialect: Dialect) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(http: web.Request) -> web.StreamResponse:
-            entry = self.requests.begin(dialect.name, self._id_prefix)
+            entry = self.requests.begin(dialect.name, self.id_prefix)
             return await Exchange(self, dialect, http, entry).run()
 
         return handle
@@ -142,10 +152,17 @@ async def simulated_provider(
     keys: frozenset[str] | None = None,
     journal_path: Path | None = None,
     port: int = 0,
+    batch_s: float = 0.0,
 ) -> AsyncIterator[SimulatedProvider]:
     """A simulated provider inside this process, stopped at the end of the block."""
     provider = SimulatedProvider(
-        policy=policy, limits=limits or {}, latency=dict(latency or {}), keys=keys, journal_path=journal_path, port=port
+        policy=policy,
+        limits=limits or {},
+        latency=dict(latency or {}),
+        keys=keys,
+        journal_path=journal_path,
+        port=port,
+        batch_s=batch_s,
     )
     for fault in faults:
         provider.add_fault(fault)
