@@ -23,6 +23,7 @@ from activities.agents.watch import snapshot, watch
 from activities.edge import EdgeInterceptor
 from activities.identity import WORKER
 from activities.inference.call_model import ModelActivities
+from activities.inference.configuration import LiveSettings
 from activities.inference.gateway import Gateway
 from activities.inference.opening import ConfiguredInference
 from activities.inference.providers.protocol import Provider
@@ -35,6 +36,7 @@ from client.settings import Settings
 from client.temporal import connect_temporal
 from state.definitions import Definitions
 from state.migrate import migrate
+from state.notices import Notices
 from state.pool import Database
 from telemetry.setup import Telemetry, open_telemetry
 from workflows.agent_run import AgentRun
@@ -74,8 +76,13 @@ async def serving(client: Client, task_queue: str, parts: Parts, *, folders: Seq
     definitions = Definitions(parts.database)
     async with contextlib.AsyncExitStack() as exits:
         toolbox = Toolbox(catalog.tools, await exits.enter_async_context(Dependencies(catalog.providers)))
+        live = LiveSettings(parts.database, catalog.model_files, parts.environ or os.environ)
         inference = await exits.enter_async_context(contextlib.aclosing(ConfiguredInference(parts.environ or os.environ)))
-        gateway = Gateway(parts.database, *(parts.inference or inference.read(catalog.model_files)))
+        gateway = Gateway(parts.database, *(parts.inference or inference.take(live.settings)))
+        if parts.inference is None:
+            live.on_change(lambda settings: gateway.configure(*inference.take(settings)))
+            notices = await exits.enter_async_context(Notices(parts.database).open())
+            await exits.enter_async_context(live.open(notices))
         http = await exits.enter_async_context(contextlib.aclosing(HttpRunner(parts.environ or os.environ)))
         tools = ToolActivities(parts.database, definitions, toolbox, http)
         models = ModelActivities(gateway, definitions)
@@ -85,7 +92,7 @@ async def serving(client: Client, task_queue: str, parts: Parts, *, folders: Seq
         async def changed(new: Catalog) -> None:
             toolbox.take(new.tools, new.providers)
             if parts.inference is None:
-                gateway.configure(*inference.read(new.model_files))
+                await live.take_files(new.model_files)
             await definitions.register(new.definitions.values(), by=WORKER)
 
         watching = asyncio.create_task(watch(folders, seen, changed))

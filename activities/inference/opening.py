@@ -1,9 +1,8 @@
-"""Opens what models.yaml names: the providers that have a key on this worker, and the router over them."""
+"""Opens what the settings name: the providers that have a key on this worker, and the router over them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
 import structlog
 from pydantic import SecretStr
@@ -11,14 +10,13 @@ from pydantic import SecretStr
 from activities.inference.providers.catalog import Dialect, ProviderSettings, open_provider
 from activities.inference.providers.protocol import Provider
 from activities.inference.routing import Router
-from activities.inference.settings import load
 from workflows.contracts.inference import InferenceSettings, ProviderEntry
 
 log = structlog.get_logger("holdfast.inference")
 
 
 class ConfiguredInference:
-    """The router and the providers that models.yaml names. What a change replaces stays open for the calls in the air."""
+    """The router and the providers that the settings name. What a change replaces stays open for the calls in the air."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
@@ -26,14 +24,12 @@ class ConfiguredInference:
         self._settings: InferenceSettings | None = None
         self._current: tuple[Router, Mapping[str, Provider]] | None = None
 
-    def read(self, files: Sequence[Path]) -> tuple[Router, Mapping[str, Provider]]:
-        """Router and providers as the files say now; the same ones as before when nothing has changed.
+    def take(self, settings: InferenceSettings) -> tuple[Router, Mapping[str, Provider]]:
+        """Router and providers by these settings; the same ones as before when nothing has changed.
 
         Raises:
-            DefinitionError: a file is wrong; names the file, the field and the remedy.
             SettingsError: a key or address cannot be used; names the variable or the provider.
         """
-        settings = load(list(files), self._environ)
         if self._current is None or settings != self._settings:
             providers = open_configured(settings, self._environ)
             self._opened += providers.values()

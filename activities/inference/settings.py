@@ -11,27 +11,25 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from workflows.contracts.configuration import BUILT_IN
 from workflows.contracts.errors import DefinitionError
-from workflows.contracts.inference import InferenceSettings, ProviderEntry, TierEntry
+from workflows.contracts.inference import InferenceSettings
 
 _REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
-OPENAI = ProviderEntry(dialect="openai", api_key_env="OPENAI_API_KEY", base_url="${env:OPENAI_BASE_URL:-}")
-ANTHROPIC = ProviderEntry(dialect="anthropic", api_key_env="ANTHROPIC_API_KEY", base_url="${env:ANTHROPIC_BASE_URL:-}")
-
-
 def defaults(environ: Mapping[str, str]) -> InferenceSettings:
     """Both providers; the tiers prefer the provider whose key is set."""
-    fast = ("openai:gpt-5-mini", "anthropic:claude-haiku-4-5")
-    smart = ("openai:gpt-5.1", "anthropic:claude-sonnet-4-5")
-    if environ.get("ANTHROPIC_API_KEY") and not environ.get("OPENAI_API_KEY"):
-        fast, smart = fast[::-1], smart[::-1]
+    anthropic_first = bool(environ.get("ANTHROPIC_API_KEY") and not environ.get("OPENAI_API_KEY"))
     providers = {
         name: entry.model_copy(update={"base_url": resolve(entry.base_url or "", environ) or None})
-        for name, entry in (("openai", OPENAI), ("anthropic", ANTHROPIC))
+        for name, entry in BUILT_IN.providers.items()
     }
-    return InferenceSettings(providers=providers, tiers={"fast": TierEntry.model_validate(fast), "smart": TierEntry.model_validate(smart)})
+    tiers = {
+        name: tier.model_copy(update={"candidates": tier.candidates[::-1] if anthropic_first else tier.candidates})
+        for name, tier in BUILT_IN.tiers.items()
+    }
+    return InferenceSettings(providers=providers, tiers=tiers)
 
 
 def load(paths: list[Path], environ: Mapping[str, str] = os.environ) -> InferenceSettings:
@@ -57,18 +55,19 @@ def _read(path: Path, environ: Mapping[str, str]) -> InferenceSettings:
     if not isinstance(raw, dict):
         raise DefinitionError(f"{path}: must be a mapping with providers, tiers and models.")
     try:
-        return InferenceSettings.model_validate(_resolved(raw, environ))
+        return InferenceSettings.model_validate(resolved(raw, environ))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the file"
         raise DefinitionError(f"{path}: field {field}: {first['msg']}.") from None
 
 
-def _resolved(value: Any, environ: Mapping[str, str]) -> Any:
+def resolved(value: Any, environ: Mapping[str, str] = os.environ) -> Any:
+    """The value with the references in all its texts replaced."""
     if isinstance(value, dict):
-        return {key: _resolved(item, environ) for key, item in value.items()}
+        return {key: resolved(item, environ) for key, item in value.items()}
     if isinstance(value, list):
-        return [_resolved(item, environ) for item in value]
+        return [resolved(item, environ) for item in value]
     return resolve(value, environ) if isinstance(value, str) else value
 
 

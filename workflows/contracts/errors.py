@@ -12,7 +12,9 @@ HoldfastError
 │   ├── InputTooLargeError
 │   ├── InvalidInputError
 │   ├── IdempotencyConflictError
-│   └── SettingsError
+│   ├── SettingsError
+│   └── ConfigurationError      a change of the configuration that cannot be used: field, remedy
+│       └── ConfigurationConflictError
 ├── RunError                   a run ended without an answer
 │   ├── RunFailedError
 │   ├── RunCancelledError
@@ -98,6 +100,23 @@ class IdempotencyConflictError(UsageError):
 
 class SettingsError(UsageError):
     """A setting has a value that cannot be used."""
+
+
+class ConfigurationError(UsageError):
+    """A change of the configuration cannot be used; nothing was changed.
+
+    Args:
+        message: what is wrong and what to do, for people.
+        field: the path of the field that is wrong, if one is.
+    """
+
+    def __init__(self, message: str | None = None, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class ConfigurationConflictError(ConfigurationError):
+    """Somebody else has changed the configuration meanwhile."""
 
 
 class RunError(HoldfastError):
