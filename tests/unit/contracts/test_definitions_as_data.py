@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from workflows.contracts.agents import AgentDefinition, Limits, Memory, ToolSpec
+from workflows.contracts.agents import AgentDefinition, Cache, Limits, Memory, ToolSpec
 from workflows.contracts.inference import Priority
 
 TOOL = ToolSpec(name="find", description="Find.", parameters={"type": "object", "properties": {"q": {"type": "string"}}})
@@ -30,6 +30,7 @@ CHANGES: list[dict[str, Any]] = [
     {"output_schema": {"type": "object"}},
     {"max_output_tokens": 1_025},
     {"temperature": 0.5},
+    {"cache": Cache(ttl_s=60)},
 ]
 
 
@@ -47,6 +48,13 @@ def test_any_change_of_content_changes_the_hash(change: dict[str, Any]) -> None:
 
 def test_every_field_is_part_of_the_hash() -> None:
     assert {field for change in CHANGES for field in change} == set(AgentDefinition.model_fields)
+
+
+def test_a_definition_without_a_cache_is_stored_as_before_there_was_one() -> None:
+    assert "cache" not in SUPPORT.model_dump_json()
+    assert AgentDefinition.model_validate_json(SUPPORT.model_copy(update={"cache": Cache(ttl_s=60)}).model_dump_json()).cache == Cache(
+        ttl_s=60
+    )
 
 
 def test_a_pin_carries_what_orchestration_decides_by() -> None:
@@ -75,6 +83,8 @@ def test_a_version_may_be_written_as_a_number(version: Any) -> None:
         {"limits": {"time_s": 0}},
         {"limits": {"minutes": 5}},
         {"memory": {"scope": "world"}},
+        {"cache": {"ttl_s": 0}},
+        {"cache": {"ttl_s": 1, "scope": "world"}},
         {"tools": [{"name": "no good", "description": "", "parameters": {}}]},
     ],
 )
