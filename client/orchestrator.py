@@ -12,6 +12,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from client import inputs, visibility
 from client.backend import Backend, open_backend
+from client.cache import CacheControl
 from client.events import RunEvent
 from client.inputs import Input
 from client.run import DEFAULT_BY, RedriveOptions, Run
@@ -74,6 +75,11 @@ class Orchestrator:
     def settings(self) -> Settings:
         """What the connection was made from."""
         return self._backend.settings
+
+    @property
+    def cache(self) -> CacheControl:
+        """The response cache: what it saved, what is in it, and throwing answers away."""
+        return CacheControl(self._backend)
 
     async def start(
         self,

@@ -24,7 +24,23 @@ from workflows.contracts.errors import SettingsError
 
 NOWHERE = {"TEMPORAL_ADDRESS": "127.0.0.1:1", "DATABASE_URL": "postgresql://u:secret@127.0.0.1:1/x"}
 HELP_WITHIN_S = 0.5
-COMMANDS = ("agents", "approve", "cancel", "dev", "doctor", "events", "new", "redrive", "reject", "result", "run", "runs", "show", "worker")
+COMMANDS = (
+    "agents",
+    "approve",
+    "cache",
+    "cancel",
+    "dev",
+    "doctor",
+    "events",
+    "new",
+    "redrive",
+    "reject",
+    "result",
+    "run",
+    "runs",
+    "show",
+    "worker",
+)
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,131 @@
+"""Tells people of passed budget lines, opened breakers and refused keys: once over all workers, and never in a call's way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import httpx2
+import structlog
+from opentelemetry import metrics
+
+from activities.identity import WORKER
+from state.pool import Database
+from telemetry import names
+from workflows.contracts.errors import UnavailableError
+from workflows.contracts.inference import AlertSettings
+from workflows.contracts.redaction import redact_value
+
+log = structlog.get_logger("holdfast.alerts")
+
+WAITING_AT_MOST: Final = 1_000
+DELIVERY_S: Final = 10.0
+"""How long a program or a webhook may take."""
+KEPT_DAYS: Final = 40
+ALERTS_GIVEN: Final = "holdfast.alerts"
+
+_CLAIM: Final = "insert into alerts (kind, subject, period, raised_by) values ($1, $2, $3, $4) on conflict do nothing returning true"
+"""Whoever inserts the row gives the alert."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """What happened. The same kind, subject and period is told once, whichever worker sees it first."""
+
+    kind: str
+    """As in `budget_soft`, `breaker_opened`, `key_refused`."""
+    subject: str
+    """Which budget, breaker or key."""
+    period: str
+    """The time within which it is told once, as in the start of a budget's day."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Alerts:
+    """Takes alerts without waiting and gives them behind the caller's back: as a log event, a metric, to a program, to a webhook."""
+
+    def __init__(self, database: Database, settings: Callable[[], AlertSettings]) -> None:
+        self._database = database
+        self._settings = settings
+        self._waiting: asyncio.Queue[Alert] = asyncio.Queue(WAITING_AT_MOST)
+        self._given = metrics.get_meter(names.SCOPE).create_counter(ALERTS_GIVEN, "{alert}", "Alerts that were given, by kind.")
+
+    def raise_(self, kind: str, subject: str, period: str, **fields: Any) -> None:
+        """Tell people, soon; returns at once. When too many wait already it is logged and dropped."""
+        try:
+            self._waiting.put_nowait(Alert(kind=kind, subject=subject, period=period, fields=fields))
+        except asyncio.QueueFull:
+            log.error("alerts.dropped", kind=kind, subject=subject, period=period)
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator[Alerts]:
+        """Give alerts for the length of the block."""
+        async with httpx2.AsyncClient(timeout=DELIVERY_S, follow_redirects=False) as http:
+            giving = asyncio.create_task(self._give_always(http))
+            try:
+                yield self
+            finally:
+                giving.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await giving
+
+    async def _give_always(self, http: httpx2.AsyncClient) -> None:
+        while True:
+            alert = await self._waiting.get()
+            try:
+                if await self._first(alert):
+                    await self._give(alert, http)
+            except Exception as error:  # whatever it was, the next alert must be given
+                log.error("alerts.failed", kind=alert.kind, subject=alert.subject, error_type=type(error).__name__, exc_info=error)
+
+    async def _first(self, alert: Alert) -> bool:
+        """Whether nobody else gives it. With the database away every worker gives its own: twice is better than never."""
+        try:
+            await self._database.execute("delete from alerts where raised_at < clock_timestamp() - make_interval(days => $1)", KEPT_DAYS)
+            return bool(await self._database.fetchval(_CLAIM, alert.kind, alert.subject, alert.period, WORKER))
+        except UnavailableError:
+            return True
+
+    async def _give(self, alert: Alert, http: httpx2.AsyncClient) -> None:
+        told = redact_value({"kind": alert.kind, "subject": alert.subject, "period": alert.period, **alert.fields})
+        log.warning(f"alert.{alert.kind}", **{name: value for name, value in told.items() if name != "kind"})
+        self._given.add(1, {"holdfast.alert": alert.kind})
+        settings, text = self._settings(), json.dumps(told, default=str)
+        if settings.command is not None:
+            await _run(settings.command, text, alert)
+        if settings.webhook is not None:
+            await _post(http, settings.webhook, text, alert)
+
+
+async def _run(command: tuple[str, ...], text: str, alert: Alert) -> None:
+    try:
+        program = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+        )
+    except OSError as error:
+        log.error("alerts.command_failed", kind=alert.kind, problem=f"cannot be started ({type(error).__name__})")
+        return
+    try:
+        await asyncio.wait_for(program.communicate(text.encode()), DELIVERY_S)
+    except TimeoutError:
+        log.error("alerts.command_failed", kind=alert.kind, problem=f"took longer than {DELIVERY_S:g} s")
+    finally:
+        if program.returncode is None:
+            program.kill()
+            await program.wait()
+    if program.returncode:
+        log.error("alerts.command_failed", kind=alert.kind, problem=f"ended with {program.returncode}")
+
+
+async def _post(http: httpx2.AsyncClient, url: str, text: str, alert: Alert) -> None:
+    try:
+        answer = await http.post(url, content=text.encode(), headers={"content-type": "application/json"})
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        log.error("alerts.webhook_failed", kind=alert.kind, problem=type(error).__name__)
+        return
+    if answer.status_code >= 300:
+        log.error("alerts.webhook_failed", kind=alert.kind, problem=f"answered {answer.status_code}")
