@@ -13,6 +13,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from client import inputs, visibility
 from client.backend import Backend, open_backend
 from client.cache import CacheControl
+from client.configuring import Configuration
 from client.events import RunEvent
 from client.inputs import Input
 from client.run import DEFAULT_BY, RedriveOptions, Run
@@ -80,6 +81,11 @@ class Orchestrator:
     def cache(self) -> CacheControl:
         """The response cache: what it saved, what is in it, and throwing answers away."""
         return CacheControl(self._backend)
+
+    @property
+    def config(self) -> Configuration:
+        """The configuration that all workers share: look at it, change it, take a change back."""
+        return Configuration(self._backend)
 
     async def start(
         self,
