@@ -1,0 +1,287 @@
+"""The limiter of a worker process: callers are given slots under every limit, one statement in flight for all of them.
+
+Why it is as it is: docs/adr/0012-limiter.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
+
+import structlog
+
+from activities.identity import WORKER
+from activities.inference.buckets import Alternative, Ask, Bucket, BucketKind, Demand, Estimate, Lease, Measure, Postponed, Slot
+from activities.inference.demands import Learned
+from activities.inference.limit_batches import Gathered, Pending, Settled, pack
+from activities.inference.limit_lessons import Lessons
+from activities.inference.local_limits import LocalLimits
+from state import limits
+from state.limits import Taken
+from state.pool import Database
+from workflows.contracts.errors import FailureClass, StepError, UnavailableError
+from workflows.contracts.inference import LimiterSettings
+from workflows.contracts.messages import ToldLimit, Usage
+
+__all__ = ["Alternative", "Ask", "Bucket", "BucketKind", "Demand", "Estimate", "Lease", "Limiter", "Postponed", "Slot"]
+
+log = structlog.get_logger("holdfast.limiter")
+
+BATCH = 256
+"""Asks in one statement; more wait for the next, so that the rows are not locked for long."""
+SETTLE_WITHIN_S = 0.05
+RENEW_EVERY_S = 2.0
+RETRY_S = 0.25
+"""How long after an outage was noticed the database is asked again."""
+
+
+class Limiter:
+    """Gives slots under limits that all workers share."""
+
+    def __init__(self, database: Database, settings: LimiterSettings | None = None, *, worker: str = WORKER) -> None:
+        self._database = database
+        self._worker = worker
+        self._gathered = Gathered()
+        self._held: defaultdict[str, float] = defaultdict(float)
+        self._lessons = Lessons()
+        self._wake = asyncio.Event()
+        self._flush_timer: asyncio.TimerHandle | None = None
+        self.configure(settings or LimiterSettings())
+
+    def configure(self, settings: LimiterSettings) -> None:
+        """Take over new settings from the next batch on."""
+        self._settings = settings
+        self._local = LocalLimits(settings.local_share)
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator[Limiter]:
+        """Serve callers for the length of the block; at its end what was settled is sent, and what is held is let go."""
+        serving = asyncio.create_task(self._serve())
+        try:
+            yield self
+        finally:
+            serving.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await serving
+            if self._flush_timer is not None:
+                self._flush_timer.cancel()
+            with contextlib.suppress(UnavailableError):
+                await self._send([])
+                await limits.let_go(self._database, self._worker)
+
+    async def acquire(self, ask: Ask) -> Slot | Postponed:
+        """All limits of one alternative, at once or in a slot that is near; or how long it will take.
+
+        A slot further ahead than `in_process_wait_s` is kept under the ticket: ask again with it then.
+
+        Raises:
+            StepError: class caller, code `larger_than_limit`: no alternative could ever be admitted.
+        """
+        possible = [place for place, each in enumerate(ask.alternatives) if _too_large(each) is None]
+        if not possible:
+            raise _larger_than_limit(ask)
+        if len(possible) < len(ask.alternatives):
+            given = await self.acquire(replace(ask, alternatives=tuple(ask.alternatives[place] for place in possible)))
+            return replace(given, index=possible[given.index])
+        answer: asyncio.Future[Slot | Postponed] = asyncio.get_running_loop().create_future()
+        self._gathered.asks.append(Pending(ask, answer))
+        self._wake.set()
+        return await answer
+
+    def settle(self, lease: Lease, used: Usage | None) -> None:
+        """Put right what a call took: the difference to what it used is given back or charged. None: all of it stays taken."""
+        if not self._end(lease):
+            return
+        for demand in () if lease.local else lease.alternative.demands:
+            bucket = demand.bucket
+            spent = demand.amount if used is None else _used(bucket.measure, used, demand.amount)
+            if bucket.kind is BucketKind.CONCURRENCY or spent != demand.amount:
+                self._gathered.settled.append(Settled(bucket, demand.amount, spent, lease.slot_at))
+        if used is not None:
+            self._lessons.learn(lease.alternative, used)
+        self._flush_soon()
+
+    def give_back(self, lease: Lease) -> None:
+        """The call was not made: everything it took is given back."""
+        if not self._end(lease):
+            return
+        for demand in () if lease.local else lease.alternative.demands:
+            if demand.bucket.kind is not BucketKind.CONCURRENCY:
+                self._gathered.settled.append(Settled(demand.bucket, demand.amount, 0.0, lease.slot_at))
+        self._flush_soon()
+
+    def told(self, lease: Lease, told: Sequence[ToldLimit]) -> None:
+        """What the provider said of its limits beside the call's answer: believed where it is less than we thought."""
+        if lease.unseen and lease.open:
+            lease.unseen = False
+            self._hold(lease.alternative.demands, -1, rates=True, calls=False)
+        for each in told:
+            bucket = _meant(lease.alternative, each)
+            if bucket is not None:
+                limit = None if each.limit is None or each.limit <= 0 else each.limit
+                self._gathered.told[bucket] = (limit, each.remaining)
+        if told:
+            self._flush_soon()
+
+    def cool_down(self, buckets: Iterable[Bucket], wait_s: float) -> None:
+        """No slot of these before so many seconds have passed, for all workers."""
+        for bucket in buckets:
+            self._gathered.cooled[bucket] = max(wait_s, self._gathered.cooled.get(bucket, 0.0))
+        self._wake.set()
+
+    def learned(self, model: str) -> Learned:
+        """What all workers have learned of PROVIDER:MODEL; for `demands`."""
+        return self._lessons.of(model)
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        renew_at = loop.time()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(renew_at):
+                    await self._wake.wait()
+            self._wake.clear()
+            try:
+                if loop.time() >= renew_at:
+                    renew_at = loop.time() + RENEW_EVERY_S
+                    held = {name: amount for name, amount in self._held.items() if amount > 0}
+                    self._lessons.take(await limits.renew(self._database, self._worker, held, self._lessons.hand_in()))
+                if not self._gathered.empty:
+                    await self._send(self._next_asks())
+            except UnavailableError:
+                log.warning("limiter.database_away", waiting=len(self._gathered.asks), then=self._settings.when_database_is_away)
+                self._while_away()
+                await asyncio.sleep(RETRY_S)
+            if self._gathered.asks:
+                self._wake.set()
+
+    def _next_asks(self) -> list[Pending]:
+        """The callers that still wait, the most urgent first."""
+        asks = [each for each in self._gathered.asks if not each.answer.done()]
+        if len({each.ask.passed_by_s for each in asks}) > 1:
+            asks.sort(key=lambda each: each.ask.passed_by_s)
+        self._gathered.asks = asks[BATCH:]
+        return asks[:BATCH]
+
+    async def _send(self, asks: list[Pending]) -> None:
+        gathered, self._gathered = self._gathered, Gathered(asks=self._gathered.asks)
+        if not asks and not (gathered.settled or gathered.told or gathered.cooled):
+            return
+        try:
+            batch = pack(gathered, asks, self._held)
+            taken = await limits.take(self._database, batch, self._worker, self._settings.in_process_wait_s)
+        except UnavailableError:
+            self._keep(gathered, asks)
+            raise
+        except Exception as error:
+            for each in asks:
+                if not each.answer.done():
+                    each.answer.set_exception(error)
+            log.exception("limiter.batch_failed", asks=len(asks))
+            return
+        first = 0
+        for place, each in enumerate(asks):
+            self._answer(each, taken, place, first, batch.names)
+            first = batch.asks[4][place]
+
+    def _keep(self, gathered: Gathered, asks: list[Pending]) -> None:
+        """After an outage nobody knows whether the batch arrived: charges are sent again, what gave back is not."""
+        self._gathered.asks[:0] = asks
+        self._gathered.settled[:0] = [each for each in gathered.settled if each.charges]
+        self._gathered.cooled = gathered.cooled | self._gathered.cooled
+        self._gathered.told = gathered.told | self._gathered.told
+
+    def _while_away(self) -> None:
+        if self._settings.when_database_is_away != "local":
+            return
+        for each in self._gathered.asks:
+            if not each.answer.done():
+                given = self._local.acquire(each.ask, self._held)
+                if isinstance(given, Slot):
+                    self._hold(given.lease.alternative.demands, 1)
+                each.answer.set_result(given)
+        self._gathered.asks.clear()
+
+    def _answer(self, pending: Pending, taken: Taken, place: int, first: int, names: list[str]) -> None:
+        bound = taken.binding[place]
+        limit = names[bound - 1] if bound else ""
+        if taken.got[place] == 0:
+            if not pending.answer.done():
+                wait_s = taken.expected[place] - taken.at
+                pending.answer.set_result(Postponed(0, wait_s, limit, taken.told_s[place]))
+            return
+        index = taken.got[place] - 1 - first
+        delay_s = taken.slots[place] - taken.at
+        lease = Lease(pending.ask.alternatives[index], taken.slots[place], held=delay_s <= self._settings.in_process_wait_s)
+        if lease.held:
+            self._hold(lease.alternative.demands, 1)
+        if pending.answer.done():
+            self.give_back(lease)
+            return
+        told_s = taken.told_s[place] if taken.told_s[place] is not None else (delay_s or None)
+        pending.answer.set_result(Slot(index, delay_s, taken.slots[place], lease, limit, told_s))
+
+    def _end(self, lease: Lease) -> bool:
+        if not lease.open:
+            return False
+        lease.open = False
+        if lease.held:
+            self._hold(lease.alternative.demands, -1, rates=lease.unseen)
+        return True
+
+    def _hold(self, demands: Iterable[Demand], sign: int, *, rates: bool = True, calls: bool = True) -> None:
+        for demand in demands:
+            if calls if demand.bucket.kind is BucketKind.CONCURRENCY else rates:
+                left = self._held[demand.bucket.name] + sign * demand.amount
+                self._held[demand.bucket.name] = left if left > 1e-6 else 0.0
+
+    def _flush_soon(self) -> None:
+        if self._flush_timer is None:
+            self._flush_timer = asyncio.get_running_loop().call_later(SETTLE_WITHIN_S, self._flush)
+
+    def _flush(self) -> None:
+        self._flush_timer = None
+        self._wake.set()
+
+
+def _too_large(alternative: Alternative) -> Demand | None:
+    for demand in alternative.demands:
+        if demand.amount > demand.bucket.usable:
+            return demand
+    return None
+
+
+def _larger_than_limit(ask: Ask) -> StepError:
+    found = next((demand for each in ask.alternatives if (demand := _too_large(each)) is not None), None)
+    if found is None:
+        return StepError("No alternative was named to the limiter.", failure_class=FailureClass.CALLER, code="no_candidate")
+    bucket = found.bucket
+    return StepError(
+        f"This call needs {found.amount:,.0f} of limit {bucket.name!r}, which never admits more than {bucket.usable:,.0f} at once "
+        f"({bucket.limit:,.0f} less {bucket.headroom:.0%} headroom): shorten the call, lower its max_output_tokens, or raise the limit.",
+        failure_class=FailureClass.CALLER,
+        code="larger_than_limit",
+    )
+
+
+def _used(measure: Measure, used: Usage, reserved: float) -> float:
+    amounts = {Measure.TOKENS: used.total_tokens, Measure.INPUT_TOKENS: used.input_tokens, Measure.OUTPUT_TOKENS: used.output_tokens}
+    return float(amounts.get(measure, reserved))
+
+
+def _meant(alternative: Alternative, told: ToldLimit) -> Bucket | None:
+    """Which of our limits a provider speaks of: of those it can mean, the one whose figure is nearest, the more particular first."""
+    owners = ("model:", "key:", "provider:")
+    could = [
+        demand.bucket
+        for owner in owners
+        for demand in alternative.demands
+        if demand.bucket.name.startswith(owner) and demand.bucket.measure == told.kind.value and demand.bucket.kind is BucketKind.RATE
+    ]
+    if told.limit is None or told.limit <= 0:
+        return could[0] if could else None
+    limit = told.limit
+    return min(could, key=lambda bucket: max(bucket.limit, limit) / min(bucket.limit, limit), default=None)

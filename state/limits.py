@@ -1,0 +1,217 @@
+"""The limits that all workers share: taken in batches, one statement each; and what stands now, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+
+from state.pool import Database
+from workflows.contracts.inference import Priority
+
+PRIORITIES = tuple(Priority)
+ATTEMPTS = 3
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one worker asks at once, in columns. Buckets are sorted by name and meant by their place, counted from 1."""
+
+    names: list[str] = field(default_factory=list)
+    kinds: list[int] = field(default_factory=list)
+    limits: list[float] = field(default_factory=list)
+    periods_s: list[float] = field(default_factory=list)
+    headrooms: list[float] = field(default_factory=list)
+    held: list[float] = field(default_factory=list)
+    settled: tuple[list[int], list[float], list[float], list[float]] = field(default_factory=lambda: ([], [], [], []))
+    """Bucket, reserved, used, moment of the slot."""
+    told: tuple[list[int], list[float | None], list[float | None]] = field(default_factory=lambda: ([], [], []))
+    """Bucket, the provider's limit, what it says remains."""
+    cooled: tuple[list[int], list[float]] = field(default_factory=lambda: ([], []))
+    """Bucket, seconds without a slot."""
+    asks: tuple[list[str], list[int], list[float], list[float], list[int]] = field(default_factory=lambda: ([], [], [], [], []))
+    """Ticket, priority, horizon_s, passed_by_s, place of the last alternative."""
+    alternatives: tuple[list[str], list[float], list[int]] = field(default_factory=lambda: ([], [], []))
+    """Label, penalty_s, place of the last demand."""
+    demands: tuple[list[int], list[float]] = field(default_factory=lambda: ([], []))
+    """Bucket, amount."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A batch's answer, a place an ask: the alternative given (0: none), its slot, the moment expected, the bucket that binds."""
+
+    at: float
+    got: Sequence[int]
+    slots: Sequence[float]
+    expected: Sequence[float]
+    binding: Sequence[int]
+    told_s: Sequence[float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What a model's answers taught, as moving means over `samples` answers."""
+
+    model: str
+    input_factor: float
+    output_tokens: float
+    output_deviation: float
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One limit as it stands. Units are requests, tokens or calls, as its name says."""
+
+    name: str
+    kind: str
+    limit: float
+    """As configured."""
+    in_force: float
+    """What is used of it at most: lowered by the provider's word and the headroom."""
+    free_now: float
+    held: float
+    """Calls in the air, where they are counted."""
+    told_limit: float | None
+    told_remaining: float | None
+    told_at: datetime | None
+    blocked_until: datetime | None
+    booked_s: float
+    """Seconds until all that is given out is worked off."""
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A step that waits for a limit."""
+
+    run_id: str
+    step: int
+    priority: str
+    limit: str
+    reserved: bool
+    """Whether its slot is reserved, or it will ask again when one is near."""
+    since: datetime
+    expected_s: float
+    told_s: float
+
+
+async def take(database: Database, batch: Batch, worker: str, near_s: float) -> Taken:
+    """Settle, tell and ask, in one round trip.
+
+    Raises:
+        DatabaseUnavailableError: the database is away; nobody knows whether the batch arrived.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            found = await database.fetchrow(_TAKE, *_arguments(batch, worker, near_s))
+        except asyncpg.DeadlockDetectedError:
+            if attempt == ATTEMPTS - 1:
+                raise
+            continue
+        if found is not None and found["at"] is not None:
+            return Taken(found["at"], found["got"], found["slots"], found["expected"], found["binding"], found["told"])
+        await database.execute("select ensure_limits($1, $2)", batch.names, batch.kinds)
+    raise LookupError("the limits' rows vanish as soon as they are made")
+
+
+async def renew(database: Database, worker: str, held: Mapping[str, float], lessons: Sequence[Lesson]) -> dict[str, Lesson]:
+    """Say that this worker lives and what it holds, hand in what it learned; gives what all workers have learned, by model."""
+    rows = await database.fetch(
+        "select * from renew_limits($1,$2,$3,$4,$5,$6,$7,$8)",
+        worker,
+        list(held),
+        list(held.values()),
+        [lesson.model for lesson in lessons],
+        [lesson.input_factor for lesson in lessons],
+        [lesson.output_tokens for lesson in lessons],
+        [lesson.output_deviation for lesson in lessons],
+        [lesson.samples for lesson in lessons],
+    )
+    return {row["model"]: Lesson(**dict(row)) for row in rows}
+
+
+async def let_go(database: Database, worker: str) -> None:
+    """Forget what a worker holds, when it ends in order."""
+    await database.execute("delete from limit_holds where worker = $1", worker)
+
+
+async def standing(database: Database) -> list[Limit]:
+    """Every limit that was ever asked of, by name."""
+    return [_limit(row) for row in await database.fetch(_STANDING)]
+
+
+async def waiting(database: Database) -> list[Waiting]:
+    """Who waits, soonest first."""
+    rows = await database.fetch(
+        "select *, extract(epoch from clock_timestamp())::float8 as at from limit_tickets "
+        "where expires_at > extract(epoch from clock_timestamp()) order by expected_at, ticket"
+    )
+    return [_waiting(row) for row in rows]
+
+
+_TAKE = "select * from take_limits(" + ",".join(f"${place}" for place in range(1, 27)) + ")"  # noqa: S608 - only places
+_STANDING = """
+select b.*, extract(epoch from clock_timestamp())::float8 as at,
+       (select coalesce(sum(h.held), 0) from limit_holds h
+         where h.bucket = b.name and h.expires_at > extract(epoch from clock_timestamp())) as held,
+       (select count(*) from limit_tickets t
+         where t.bucket = b.name and t.expires_at > extract(epoch from clock_timestamp())) as waiting
+  from limit_buckets b order by b.name
+"""
+
+
+def _arguments(batch: Batch, worker: str, near_s: float) -> tuple[Any, ...]:
+    buckets = (batch.names, batch.limits, batch.periods_s, batch.headrooms, batch.held)
+    return (worker, *buckets, *batch.settled, *batch.told, *batch.cooled, *batch.asks, *batch.alternatives, *batch.demands, near_s)
+
+
+def _limit(row: asyncpg.Record) -> Limit:
+    kind = {1: "rate", 2: "day", 3: "concurrency"}[row["kind"]]
+    effective = min(row["limit_units"], row["told_limit"] or row["limit_units"])
+    usable = effective if kind == "concurrency" else effective * (1 - row["headroom"])
+    booked_s = max(0.0, row["tat"] - row["at"]) if kind == "rate" else 0.0
+    if kind == "rate":
+        free = max(0.0, effective * row["headroom"] - booked_s * usable / row["period_s"])
+    elif kind == "day":
+        free = usable - row["used"] if row["day"] == int(row["at"] // 86_400) else usable
+    else:
+        free = usable - row["held"]
+    if row["blocked_until"] > row["at"]:
+        free = 0.0
+    return Limit(
+        name=row["name"],
+        kind=kind,
+        limit=row["limit_units"],
+        in_force=usable,
+        free_now=max(0.0, free),
+        held=row["held"] if kind == "concurrency" else 0.0,
+        told_limit=row["told_limit"],
+        told_remaining=row["told_remaining"],
+        told_at=_moment(row["told_at"]),
+        blocked_until=_moment(row["blocked_until"]) if row["blocked_until"] > row["at"] else None,
+        booked_s=booked_s,
+        waiting=row["waiting"],
+    )
+
+
+def _waiting(row: asyncpg.Record) -> Waiting:
+    run_id, _, step = row["ticket"].rpartition(":")
+    return Waiting(
+        run_id=run_id or row["ticket"],
+        step=int(step) if step.isdigit() else 0,
+        priority=PRIORITIES[row["priority"]].value,
+        limit=row["bucket"],
+        reserved=row["reserved"],
+        since=datetime.fromtimestamp(row["asked_at"], UTC),
+        expected_s=max(0.0, row["expected_at"] - row["at"]),
+        told_s=row["told_s"],
+    )
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

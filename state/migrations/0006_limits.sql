@@ -1,0 +1,553 @@
+-- What all workers share of the limits: how far each is used, who waits, who holds. Why it is as it is: docs/adr/0012-limiter.md.
+-- Moments are seconds since the epoch by this database's clock: they are counted with, not shown.
+
+create table limit_buckets (
+    name            text primary key,
+    kind            smallint not null,
+    limit_units     double precision not null default 0,
+    period_s        double precision not null default 60,
+    headroom        double precision not null default 0,
+    effective       double precision not null default 0,
+    tat             double precision not null default 0,
+    idle_at         double precision not null default 0,
+    seen_at         double precision not null default 0,
+    blocked_until   double precision not null default 0,
+    told_limit      double precision,
+    told_remaining  double precision,
+    told_at         double precision,
+    used            double precision not null default 0,
+    day             bigint not null default 0,
+    largest         double precision not null default 0,
+    largest_before  double precision not null default 0,
+    epoch           bigint not null default 0,
+    ahead           double precision[],
+    ahead_through   bigint not null default 0,
+    settled_ratio   double precision not null default 1,
+    hold_s          double precision not null default 5
+) with (fillfactor = 20);
+comment on column limit_buckets.kind is '1 a rate (GCRA), 2 a count by the UTC day, 3 calls in the air';
+comment on column limit_buckets.tat is 'when everything given out will have been worked off at the rate';
+comment on column limit_buckets.idle_at is 'when it was last found empty: what was taken before cannot be given back any more';
+comment on column limit_buckets.ahead is 'seconds'' worth given out for later moments because another limit binds: a ring of 128 cells of 1/8 s';
+comment on column limit_buckets.settled_ratio is 'used by reserved, a moving mean: what a wait is told by';
+
+create table limit_holds (
+    bucket      text not null,
+    worker      text not null,
+    held        double precision not null,
+    expires_at  double precision not null,
+    primary key (bucket, worker)
+) with (fillfactor = 50);
+
+create table limit_tickets (
+    ticket      text primary key,
+    reserved    boolean not null,
+    bucket      text not null,
+    cost_s      double precision not null,
+    rank_at     double precision not null,
+    asked_at    double precision not null,
+    priority    smallint not null,
+    label       text not null,
+    expected_at double precision not null,
+    told_s      double precision not null,
+    expires_at  double precision not null
+);
+comment on table limit_tickets is 'who waits: for a slot that is reserved, or to ask again when one is near';
+create index limit_tickets_by_rank on limit_tickets (bucket, rank_at) where not reserved;
+
+create table limit_estimates (
+    model             text primary key,
+    input_factor      double precision not null default 1,
+    output_tokens     double precision not null default 0,
+    output_deviation  double precision not null default 0,
+    samples           bigint not null default 0
+);
+
+create function ensure_limits(p_names text[], p_kinds integer[]) returns void
+language sql as $$
+    insert into limit_buckets (name, kind)
+    select n, k from unnest(p_names, p_kinds) u(n, k) order by n collate "C"
+    on conflict do nothing
+$$;
+
+-- The earliest moment from p_from on at which a cost fits, before and between what is given out ahead already.
+create function limit_after(p_from double precision, p_tat double precision, p_tau double precision, p_cost double precision,
+                            p_ahead double precision[], p_cell bigint) returns double precision
+language plpgsql immutable as $$
+declare
+    s double precision := p_from;
+    v double precision;
+    e double precision;
+    p double precision;
+    bad double precision;
+    added boolean;
+    k bigint;
+begin
+    for round in 1 .. 200 loop
+        v := p_tat;
+        added := false;
+        bad := 0;
+        for n in 1 .. 128 loop
+            k := p_cell + n;
+            e := k / 8.0;
+            if not added and (s < e or k = p_cell + 128) then
+                v := greatest(v, s - greatest(0, p_cost - p_tau)) + p_cost;
+                added := true;
+                bad := greatest(0, v - p_tau - s);
+                exit when bad > 1e-6;
+            end if;
+            p := p_ahead[k % 128 + 1];
+            if p > 0 then
+                v := greatest(v, e - greatest(0, p - p_tau)) + p;
+                bad := case when added then greatest(0, v - p_tau - e - 0.125) else 0 end;
+                exit when bad > 1e-6;
+            end if;
+        end loop;
+        if bad <= 1e-6 then
+            return s;
+        end if;
+        s := s + bad;
+    end loop;
+    return p_from + 16;
+end $$;
+
+-- One batch of one worker: settle, hear what providers told, and give slots; every limit of an alternative, or none of them.
+-- Buckets are locked in the order of their names (p_names is sorted so), read into arrays, and written once. Null: a bucket is missing.
+create function take_limits(
+    p_worker text, p_names text[], p_limits double precision[], p_periods double precision[], p_headrooms double precision[],
+    p_held double precision[], s_bucket integer[], s_reserved double precision[], s_used double precision[], s_at double precision[],
+    n_bucket integer[], n_limit double precision[], n_remaining double precision[], c_bucket integer[], c_wait double precision[],
+    a_ticket text[], a_priority integer[], a_horizon double precision[], a_passed double precision[], a_end integer[],
+    alt_label text[], alt_penalty double precision[], alt_end integer[], d_bucket integer[], d_amount double precision[],
+    p_near_s double precision,
+    out at double precision, out got integer[], out slots double precision[], out expected double precision[], out binding integer[],
+    out told double precision[]
+)
+language plpgsql as $$
+#variable_conflict use_variable
+declare
+    nb integer := cardinality(p_names);
+    na integer := cardinality(a_ticket);
+    zeros double precision[] := array_fill(0::double precision, array[nb]);
+    kind integer[] := array_fill(0, array[nb]);
+    tat double precision[] := zeros;
+    idle double precision[] := zeros;
+    seen double precision[] := zeros;
+    blocked double precision[] := zeros;
+    told_limit double precision[] := array_fill(null::double precision, array[nb]);
+    old_effective double precision[] := zeros;
+    eff double precision[] := zeros;
+    usable double precision[] := zeros;
+    unit double precision[] := zeros;
+    tau double precision[] := zeros;
+    used double precision[] := zeros;
+    big double precision[] := zeros;
+    big_before double precision[] := zeros;
+    epochs bigint[] := array_fill(0::bigint, array[nb]);
+    days bigint[] := array_fill(0::bigint, array[nb]);
+    ratio double precision[] := zeros;
+    hold double precision[] := zeros;
+    others double precision[] := zeros;
+    held double precision[] := p_held;
+    waiting boolean[] := array_fill(false, array[nb]);
+    watched boolean := false;
+    has_ahead boolean[] := array_fill(false, array[nb]);
+    ahead_dirty boolean[] := array_fill(false, array[nb]);
+    ahead double precision[];
+    through bigint[] := array_fill(0::bigint, array[nb]);
+    t_asked double precision[];
+    t_slot double precision[];
+    t_told double precision[];
+    t_label text[];
+    tickets boolean := false;
+    cost double precision[] := array_fill(0::double precision, array[cardinality(d_bucket)]);
+    own double precision[] := array_fill(0::double precision, array[cardinality(d_bucket)]);
+    now_s double precision;
+    cell bigint;
+    today bigint;
+    r record;
+    i integer := 0;
+    j integer;
+    a integer;
+    d integer;
+    alt integer;
+    dem integer;
+    k bigint;
+    c double precision;
+    m double precision;
+    x double precision;
+    s double precision;
+    e double precision;
+    slot double precision;
+    est double precision;
+    bind integer;
+    bind_cost double precision;
+    open_from double precision;
+    full_ boolean;
+    rank_ double precision;
+    asked double precision;
+    best integer;
+    best_slot double precision;
+    best_est double precision;
+    best_score double precision;
+    best_bind integer;
+    best_cost double precision;
+    best_full boolean;
+begin
+    for r in select * from limit_buckets where name = any(p_names) order by name collate "C" for update loop
+        i := i + 1;
+        exit when r.name <> p_names[i];
+        kind[i] := r.kind;
+        tat[i] := r.tat;
+        idle[i] := r.idle_at;
+        seen[i] := r.seen_at;
+        blocked[i] := r.blocked_until;
+        told_limit[i] := r.told_limit;
+        old_effective[i] := r.effective;
+        used[i] := r.used;
+        days[i] := r.day;
+        big[i] := r.largest;
+        big_before[i] := r.largest_before;
+        epochs[i] := r.epoch;
+        ratio[i] := r.settled_ratio;
+        hold[i] := r.hold_s;
+        through[i] := r.ahead_through;
+        watched := watched or r.kind = 3 or r.told_at is not null;
+        if r.ahead is not null then
+            if ahead is null then
+                ahead := array_fill(0::double precision, array[nb * 128]);
+            end if;
+            has_ahead[i] := true;
+            for n in 1 .. 128 loop
+                ahead[(i - 1) * 128 + n] := r.ahead[n];
+            end loop;
+        end if;
+    end loop;
+    if i <> nb or (nb > 0 and r.name <> p_names[nb]) then
+        return;
+    end if;
+    -- After the locks: whoever waited for them must not see an older moment than who held them.
+    now_s := extract(epoch from clock_timestamp());
+    at := now_s;
+    cell := floor(now_s * 8);
+    today := floor(now_s / 86400);
+    if cardinality(n_bucket) > 0 then
+        for n in 1 .. cardinality(n_bucket) loop
+            if n_limit[n] is not null then
+                told_limit[n_bucket[n]] := n_limit[n];
+            end if;
+        end loop;
+    end if;
+    for j in 1 .. nb loop
+        if seen[j] > now_s + 0.001 then
+            -- The clock went back: everything counted with goes back with it.
+            x := seen[j] - now_s;
+            tat[j] := tat[j] - x;
+            idle[j] := idle[j] - x;
+            blocked[j] := blocked[j] - x;
+            if has_ahead[j] then
+                for n in 1 .. 128 loop
+                    tat[j] := tat[j] + ahead[(j - 1) * 128 + n];
+                    ahead[(j - 1) * 128 + n] := 0;
+                end loop;
+                has_ahead[j] := false;
+                ahead_dirty[j] := true;
+            end if;
+        end if;
+        tat[j] := least(tat[j], now_s + 3 * p_periods[j] + 60);
+        blocked[j] := least(blocked[j], now_s + 86400);
+        eff[j] := least(p_limits[j], coalesce(told_limit[j], p_limits[j]));
+        if kind[j] = 1 then
+            usable[j] := eff[j] * (1 - p_headrooms[j]);
+            unit[j] := p_periods[j] / usable[j];
+            -- Cells of 1/8 s are the grain of what is given ahead: so much of the headroom is theirs.
+            tau[j] := greatest(0, eff[j] * p_headrooms[j] - usable[j] * 0.125 / p_periods[j]) * unit[j];
+            if old_effective[j] > 0 and old_effective[j] <> eff[j] and tat[j] > now_s then
+                tat[j] := now_s + (tat[j] - now_s) * old_effective[j] / eff[j];
+            end if;
+            k := floor(now_s / (p_periods[j] + 16));
+            if k <> epochs[j] then
+                big_before[j] := case when k = epochs[j] + 1 then big[j] else 0 end;
+                big[j] := 0;
+                epochs[j] := k;
+            end if;
+            if has_ahead[j] then
+                ahead_dirty[j] := true;
+                has_ahead[j] := false;
+                for n in greatest(through[j] + 1 - cell, -127)::integer .. 0 loop
+                    k := cell + n;
+                    x := ahead[(j - 1) * 128 + k % 128 + 1];
+                    if x > 0 then
+                        if tat[j] < k / 8.0 then
+                            idle[j] := k / 8.0;
+                            tat[j] := (k + 1) / 8.0;
+                        end if;
+                        tat[j] := tat[j] + x;
+                        ahead[(j - 1) * 128 + k % 128 + 1] := 0;
+                    end if;
+                end loop;
+                for n in 1 .. 128 loop
+                    if ahead[(j - 1) * 128 + n] > 0 then
+                        has_ahead[j] := true;
+                        exit;
+                    end if;
+                end loop;
+            end if;
+            through[j] := cell;
+        elsif kind[j] = 2 then
+            usable[j] := eff[j] * (1 - p_headrooms[j]);
+            if days[j] <> today then
+                days[j] := today;
+                used[j] := 0;
+            end if;
+        else
+            usable[j] := floor(eff[j]);
+        end if;
+    end loop;
+    if watched or cardinality(n_bucket) > 0 then
+        for r in select h.bucket, sum(h.held) as held from limit_holds h
+                  where h.bucket = any(p_names) and h.worker <> p_worker and h.expires_at > now_s group by 1 loop
+            others[array_position(p_names, r.bucket)] := r.held;
+        end loop;
+    end if;
+    for n in 1 .. cardinality(s_bucket) loop
+        j := s_bucket[n];
+        if kind[j] = 1 then
+            x := (s_reserved[n] - s_used[n]) * unit[j];
+            if x < 0 then
+                tat[j] := greatest(tat[j], now_s) - x;
+            elsif x > 0 and tat[j] > now_s and idle[j] <= s_at[n] then
+                tat[j] := greatest(tat[j] - x, now_s);
+            end if;
+            if s_reserved[n] > 0 and s_used[n] > 0 then
+                ratio[j] := ratio[j] * 0.97 + 0.03 * least(2, s_used[n] / s_reserved[n]);
+            end if;
+        elsif kind[j] = 2 then
+            if floor(s_at[n] / 86400) = today then
+                used[j] := greatest(0, used[j] + s_used[n] - s_reserved[n]);
+            end if;
+        elsif s_at[n] > 0 then
+            hold[j] := hold[j] * 0.9 + 0.1 * greatest(0.05, now_s - s_at[n]);
+        end if;
+    end loop;
+    for n in 1 .. cardinality(n_bucket) loop
+        j := n_bucket[n];
+        if kind[j] = 1 and n_remaining[n] is not null then
+            -- Never more than the provider says is left, less what it has not seen yet.
+            x := greatest(0, n_remaining[n] - others[j] - held[j]);
+            tat[j] := greatest(tat[j], now_s + tau[j] - x * unit[j]);
+        end if;
+    end loop;
+    if cardinality(n_bucket) > 0 then
+        update limit_buckets b set told_limit = coalesce(u.l, b.told_limit), told_remaining = u.rest, told_at = now_s
+          from unnest(n_bucket, n_limit, n_remaining) u(b, l, rest) where b.name = p_names[u.b];
+    end if;
+    for n in 1 .. cardinality(c_bucket) loop
+        j := c_bucket[n];
+        blocked[j] := greatest(blocked[j], now_s + least(c_wait[n], 86400));
+        -- No burst when it opens again: nobody knows what the provider still holds against us.
+        tat[j] := greatest(tat[j], least(blocked[j] + tau[j], now_s + 3 * p_periods[j] + 60));
+    end loop;
+    got := array_fill(0, array[na]);
+    binding := array_fill(0, array[na]);
+    slots := array_fill(0::double precision, array[na]);
+    expected := array_fill(0::double precision, array[na]);
+    told := array_fill(null::double precision, array[na]);
+    if na > 0 then
+        for r in select u.n, t.* from unnest(a_ticket) with ordinality u(ticket, n) join limit_tickets t on t.ticket = u.ticket loop
+            if not tickets then
+                tickets := true;
+                t_asked := array_fill(null::double precision, array[na]);
+                t_slot := t_asked;
+                t_told := t_asked;
+                t_label := array_fill(null::text, array[na]);
+            end if;
+            if r.expires_at > now_s then
+                t_asked[r.n] := r.asked_at;
+            end if;
+            t_told[r.n] := r.told_s;
+            t_label[r.n] := r.label;
+            if r.reserved then
+                t_slot[r.n] := r.expected_at;
+            end if;
+        end loop;
+        for r in select distinct t.bucket from limit_tickets t where t.bucket = any(p_names) and not t.reserved loop
+            waiting[array_position(p_names, r.bucket)] := true;
+        end loop;
+    end if;
+    alt := 1;
+    dem := 1;
+    for i in 1 .. na loop
+        best := 0;
+        asked := coalesce(t_asked[i], now_s);
+        rank_ := asked + a_passed[i];
+        for a in alt .. a_end[i] loop
+            slot := now_s;
+            est := now_s;
+            bind := 0;
+            bind_cost := 0;
+            full_ := false;
+            open_from := 0;
+            for d in dem .. alt_end[a] loop
+                j := d_bucket[d];
+                if kind[j] = 1 then
+                    m := greatest(d_amount[d], big[j], big_before[j]);
+                    c := d_amount[d] * unit[j];
+                    if m > eff[j] - usable[j] then
+                        c := least(p_periods[j], greatest(c, d_amount[d] * p_periods[j] / greatest(eff[j] - m, 1e-9)));
+                    end if;
+                    s := greatest(now_s, greatest(tat[j], now_s) + c - tau[j]);
+                    own[d] := s;
+                    if has_ahead[j] then
+                        s := limit_after(s, tat[j], tau[j], c, ahead[(j - 1) * 128 + 1 : j * 128], cell);
+                    end if;
+                elsif kind[j] = 2 then
+                    c := 0;
+                    s := case when used[j] + d_amount[d] <= usable[j] then now_s else (today + 1) * 86400.0 end;
+                else
+                    c := d_amount[d] * hold[j] / greatest(1, usable[j]);
+                    s := now_s;
+                    if others[j] + held[j] + d_amount[d] > usable[j] then
+                        full_ := true;
+                        s := now_s + greatest(c, 0.05);
+                    end if;
+                end if;
+                cost[d] := c;
+                s := greatest(s, blocked[j]);
+                open_from := greatest(open_from, blocked[j]);
+                e := s;
+                if waiting[j] then
+                    select s + coalesce(sum(t.cost_s), 0) * case when kind[j] = 1 then ratio[j] else 1 end into e from limit_tickets t
+                     where t.bucket = p_names[j] and not t.reserved and t.rank_at < rank_ and t.expires_at > now_s and t.ticket <> a_ticket[i];
+                end if;
+                slot := greatest(slot, s);
+                if e > est then
+                    est := e;
+                    bind := j;
+                    bind_cost := c;
+                end if;
+            end loop;
+            if t_slot[i] is not null and t_label[i] = alt_label[a] and not full_ and t_slot[i] > now_s - 2 and t_slot[i] >= open_from then
+                -- Its reserved slot, taken once: everything but calls in the air was charged then.
+                best := -a;
+                best_slot := greatest(now_s, t_slot[i]);
+                best_est := best_slot;
+                best_bind := bind;
+                best_full := false;
+                exit;
+            end if;
+            if best = 0 or est + alt_penalty[a] < best_score then
+                best := a;
+                best_slot := slot;
+                best_est := est;
+                best_score := est + alt_penalty[a];
+                best_bind := bind;
+                best_cost := bind_cost;
+                best_full := full_;
+            end if;
+            dem := alt_end[a] + 1;
+        end loop;
+        binding[i] := best_bind;
+        if best < 0 or (not best_full and best_slot <= now_s + least(a_horizon[i], 15)
+                        and (best_est <= now_s + a_horizon[i] or (best_slot <= now_s and (best_bind = 0 or tat[best_bind] <= now_s)))) then
+            got[i] := abs(best);
+            slots[i] := best_slot;
+            expected[i] := best_slot;
+            for d in coalesce(alt_end[abs(best) - 1], 0) + 1 .. alt_end[abs(best)] loop
+                j := d_bucket[d];
+                if kind[j] = 3 or told_limit[j] is not null then
+                    if best_slot <= now_s + p_near_s then
+                        held[j] := held[j] + d_amount[d];
+                    end if;
+                end if;
+                if best < 0 then
+                    continue;
+                end if;
+                if kind[j] = 2 then
+                    used[j] := used[j] + d_amount[d];
+                elsif kind[j] = 1 then
+                    big[j] := greatest(big[j], d_amount[d]);
+                    if best_slot > own[d] + 0.125 then
+                        if ahead is null then
+                            ahead := array_fill(0::double precision, array[nb * 128]);
+                        end if;
+                        k := (j - 1) * 128 + floor(best_slot * 8)::bigint % 128 + 1;
+                        ahead[k] := ahead[k] + cost[d];
+                        has_ahead[j] := true;
+                        ahead_dirty[j] := true;
+                    else
+                        if tat[j] < now_s then
+                            idle[j] := now_s;
+                            tat[j] := now_s;
+                        end if;
+                        tat[j] := tat[j] + cost[d];
+                    end if;
+                end if;
+            end loop;
+            if tickets then
+                told[i] := t_told[i];
+                delete from limit_tickets where ticket = a_ticket[i];
+            end if;
+            if best_slot > now_s + p_near_s then
+                told[i] := coalesce(told[i], best_slot - now_s);
+                insert into limit_tickets values (a_ticket[i], true, p_names[best_bind], 0, rank_, asked, a_priority[i], alt_label[abs(best)],
+                                                  best_slot, told[i], best_slot + 5)
+                on conflict (ticket) do update set reserved = true, bucket = excluded.bucket, label = excluded.label,
+                       expected_at = excluded.expected_at, told_s = excluded.told_s, expires_at = excluded.expires_at;
+            end if;
+        else
+            expected[i] := greatest(best_est, now_s + 0.05);
+            told[i] := coalesce(t_told[i], expected[i] - now_s);
+            insert into limit_tickets values (a_ticket[i], false, p_names[best_bind], best_cost, rank_, asked, a_priority[i], alt_label[best],
+                                              expected[i], told[i], expected[i] + 15 + (expected[i] - now_s) * 0.1)
+            on conflict (ticket) do update set reserved = false, bucket = excluded.bucket, cost_s = excluded.cost_s, rank_at = excluded.rank_at,
+                   asked_at = excluded.asked_at, priority = excluded.priority, label = excluded.label, expected_at = excluded.expected_at,
+                   expires_at = excluded.expires_at;
+            waiting[best_bind] := true;
+        end if;
+        alt := a_end[i] + 1;
+        dem := alt_end[a_end[i]] + 1;
+    end loop;
+    update limit_buckets b
+       set limit_units = u.l, period_s = u.p, headroom = u.h, effective = u.eff, tat = u.tat, idle_at = u.idle, seen_at = now_s,
+           blocked_until = u.blocked, used = u.used, day = u.day, largest = u.big, largest_before = u.before, epoch = u.epoch,
+           ahead_through = u.through, settled_ratio = u.ratio, hold_s = u.hold
+      from unnest(p_names, p_limits, p_periods, p_headrooms, eff, tat, idle, blocked, used, days, big, big_before, epochs, through, ratio, hold)
+           u(n, l, p, h, eff, tat, idle, blocked, used, day, big, before, epoch, through, ratio, hold)
+     where b.name = u.n;
+    for j in 1 .. nb loop
+        if ahead_dirty[j] then
+            update limit_buckets set ahead = case when has_ahead[j] then ahead[(j - 1) * 128 + 1 : j * 128] end where name = p_names[j];
+        end if;
+        if kind[j] = 3 or told_limit[j] is not null then
+            insert into limit_holds values (p_names[j], p_worker, held[j], now_s + 10)
+            on conflict (bucket, worker) do update set held = excluded.held, expires_at = excluded.expires_at;
+        end if;
+    end loop;
+end $$;
+
+-- A worker's sign of life: what it holds, and what it learned; clears what nobody comes back for. Gives what all have learned.
+create function renew_limits(
+    p_worker text, p_names text[], p_held double precision[],
+    p_models text[], p_factors double precision[], p_outputs double precision[], p_deviations double precision[], p_samples bigint[]
+) returns setof limit_estimates
+language plpgsql as $$
+declare
+    now_s double precision := extract(epoch from clock_timestamp());
+begin
+    insert into limit_holds
+    select n, p_worker, h, now_s + 10 from unnest(p_names, p_held) u(n, h) order by n
+    on conflict (bucket, worker) do update set held = excluded.held, expires_at = excluded.expires_at;
+    delete from limit_holds where worker = p_worker and bucket <> all(p_names);
+    delete from limit_tickets where expires_at < now_s;
+    insert into limit_estimates as e (model, input_factor, output_tokens, output_deviation, samples)
+    select m, f, o, v, n from unnest(p_models, p_factors, p_outputs, p_deviations, p_samples) u(m, f, o, v, n) order by m
+    on conflict (model) do update
+       -- The newer samples weigh by their number, at most as much as all before together.
+       set input_factor = e.input_factor + (excluded.input_factor - e.input_factor) * excluded.samples / (excluded.samples + least(e.samples, 50)),
+           output_tokens = e.output_tokens + (excluded.output_tokens - e.output_tokens) * excluded.samples / (excluded.samples + least(e.samples, 50)),
+           output_deviation = e.output_deviation
+               + (excluded.output_deviation - e.output_deviation) * excluded.samples / (excluded.samples + least(e.samples, 50)),
+           samples = e.samples + excluded.samples;
+    return query select * from limit_estimates;
+end $$;
