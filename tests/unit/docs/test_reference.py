@@ -15,10 +15,10 @@ from pydantic import BaseModel
 from activities.inference.settings import load
 from holdfast import tool
 from state import effects
-from workflows.contracts import names, policies
+from workflows.contracts import inference, names, policies
 from workflows.contracts.agents import AgentDefinition, HttpCall, Limits, Memory, ToolSpec
 from workflows.contracts.errors import FailureClass
-from workflows.contracts.inference import ModelSettings, ProviderEntry
+from workflows.contracts.inference import ProviderEntry
 from workflows.contracts.runs import RunStatus
 
 from . import pages
@@ -64,9 +64,29 @@ def test_every_field_of_an_http_tool_is_told() -> None:
 
 def test_every_field_of_models_yaml_is_told() -> None:
     told = documented("models.yaml", "reference/models-yaml.md")
-    wanted = {f"providers.NAME.{name}" for name in ProviderEntry.model_fields}
-    wanted |= {f"models.PROVIDER:MODEL.{name}" for name in ModelSettings.model_fields}
-    assert set(told) == wanted | {"tiers.NAME"}
+    places: dict[str, type[BaseModel]] = {
+        "providers.NAME": inference.ProviderEntry,
+        "providers.NAME.keys": inference.KeyEntry,
+        "tiers.NAME": inference.TierEntry,
+        "tiers.NAME.candidates": inference.TierCandidate,
+        "models.PROVIDER:MODEL": inference.ModelSettings,
+        "RATES": inference.Rates,
+        "budgets.NAME": inference.BudgetEntry,
+        "breakers": inference.BreakerSettings,
+        "cache": inference.CacheSettings,
+        "limiter": inference.LimiterSettings,
+        "alerts": inference.AlertSettings,
+        "unknown_price": inference.UnknownPrice,
+    }
+    fields = {f"{place}.{name}": field for place, model in places.items() for name, field in model.model_fields.items()}
+    free = {"tasks.NAME", "tenants.NAME", "agents.NAME", "flags.NAME"}
+    assert set(told) == fields.keys() | free
+    assert {name.partition(".")[0] for name in told} - {"RATES"} == set(inference.InferenceSettings.model_fields)
+    for name, field in fields.items():
+        if field.is_required():
+            assert told[name] == "required", name
+        elif isinstance(field.default, bool | int | float) or (name.startswith("budgets") and field.default is not None):
+            assert told[name] == plain(field.default), name
 
 
 def test_the_default_models_yaml_is_the_default(tmp_path: Path) -> None:
