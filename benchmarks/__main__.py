@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks import results
 
-NAMES = ("run",)
+NAMES = ("run", "limiter")
 
 
 def main(arguments: list[str]) -> int:

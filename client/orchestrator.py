@@ -11,11 +11,13 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from client import inputs, visibility
+from client import limits as standing_limits
 from client.backend import Backend, open_backend
 from client.cache import CacheControl
 from client.configuring import Configuration
 from client.events import RunEvent
 from client.inputs import Input
+from client.limits import LimitsReport
 from client.run import DEFAULT_BY, RedriveOptions, Run
 from client.settings import Settings
 from client.temporal import calls_named
@@ -233,6 +235,10 @@ class Orchestrator:
     async def agents(self) -> tuple[AgentDefinition, ...]:
         """The agents that runs can be started of, by name, as they are now."""
         return tuple(await self._backend.definitions.all_current())
+
+    async def limits(self) -> LimitsReport:
+        """What every limit has free now, and who waits for one."""
+        return await standing_limits.report(self._backend.database)
 
     async def _begin(self, new: runs.NewRun, text: str, current: AgentDefinition, limits: Limits | None, priority: Priority | None) -> Run:
         """Write the run, then have Temporal start it: a crash in between is mended by the repeated start."""

@@ -28,6 +28,7 @@ _COMMANDS = (
     ("Agents", "agents", f"{_HERE}.reading:agents", "List the agents that can be run."),
     ("Agents", "new", f"{_HERE}.scaffold:new", "Make a folder with an agent, a tool and a test to start from."),
     ("Models", "config", f"{_HERE}.configuring:config", "Look at the configuration of all workers, change it, take a change back."),
+    ("Models", "limits", f"{_HERE}.limits:limits", "Tell what every limit has free now, and who waits, for how long."),
     ("Models", "cache", f"{_HERE}.caching:cache", "Tell what the response cache saved and holds; throw answers away."),
     ("Installation", "dev", f"{_HERE}.development:dev", "Run PostgreSQL, Temporal and a worker here, until Ctrl-C."),
     ("Installation", "worker", f"{_HERE}.development:worker", "Run a worker for the agents in some folders."),
