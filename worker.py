@@ -28,6 +28,7 @@ from activities.inference.gateway import Gateway
 from activities.inference.opening import ConfiguredInference
 from activities.inference.providers.protocol import Provider
 from activities.inference.routing import Router
+from activities.inference.sharing import open_shared
 from activities.memory.remember import MemoryActivities
 from activities.tools.http import HttpRunner
 from activities.tools.registry import Dependencies, Toolbox
@@ -78,11 +79,14 @@ async def serving(client: Client, task_queue: str, parts: Parts, *, folders: Seq
         toolbox = Toolbox(catalog.tools, await exits.enter_async_context(Dependencies(catalog.providers)))
         live = LiveSettings(parts.database, catalog.model_files, parts.environ or os.environ)
         inference = await exits.enter_async_context(contextlib.aclosing(ConfiguredInference(parts.environ or os.environ)))
-        gateway = Gateway(parts.database, *(parts.inference or inference.take(live.settings)))
         if parts.inference is None:
-            live.on_change(lambda settings: gateway.configure(*inference.take(settings)))
             notices = await exits.enter_async_context(Notices(parts.database).open())
             await exits.enter_async_context(live.open(notices))
+            shared = await exits.enter_async_context(open_shared(parts.database, notices, live))
+            gateway = Gateway(parts.database, *inference.take(live.settings), shared)
+            live.on_change(lambda settings: gateway.configure(*inference.take(settings)))
+        else:
+            gateway = Gateway(parts.database, *parts.inference)
         http = await exits.enter_async_context(contextlib.aclosing(HttpRunner(parts.environ or os.environ)))
         tools = ToolActivities(parts.database, definitions, toolbox, http)
         models = ModelActivities(gateway, definitions)

@@ -16,8 +16,21 @@ from workflows.contracts.runs import Appendix, ModelCallRequest
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetLine:
+    """One budget that a call must fit into: whose (`id`, as in `team-day:acme`), for which period, and its limits."""
+
+    name: str
+    id: str
+    period: str
+    cost_usd: Decimal | None = None
+    tokens: int | None = None
+    calls: int | None = None
+    soft: float = 0.8
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """What a call may take at most: window and output in tokens, prices in USD per token."""
+    """What a call may take at most (window and output in tokens, prices in USD per token), and what is told of it beside its cost."""
 
     provider: str
     model: str
@@ -30,6 +43,55 @@ class Plan:
     min_output_tokens: int
     input_usd: Decimal
     output_usd: Decimal
+    key: str = ""
+    """The name of the provider's key."""
+    tier: str = ""
+    """What the agent names: a tier, a task type or a model."""
+    downgraded_from: str | None = None
+    decision: dict[str, Any] | None = None
+    delayed_s: float | None = None
+    batch: bool = False
+    cache: str | None = None
+    """How a stored answer was found; None: a model is asked."""
+    price_factor: Decimal = Decimal(1)
+    """The part of the ordinary price that is paid; the prices here hold it already."""
+    budgets: tuple[BudgetLine, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A budget that has no room, in which of its dimensions, and when its period turns. The run's own budget never turns."""
+
+    budget: str
+    name: str
+    dimension: str
+    turns_in_s: float | None
+    in_the_air: bool
+    """There is room once the calls in the air have ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastCall:
+    """The run's last answered call before a step."""
+
+    provider: str
+    model: str
+    key: str
+    input_tokens: int
+    cached_tokens: int
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What is known of a step before a model is chosen. `failures` counts attempts by PROVIDER:MODEL."""
+
+    turn: dict[str, Any] | None
+    unknown_usd: Decimal
+    messages: tuple[Message, ...]
+    input_tokens: int
+    failures: dict[str, int]
+    last: LastCall | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +106,8 @@ class Begun:
     refused_by: str | None
     messages: tuple[Message, ...]
     input_tokens: int
+    refusals: tuple[Refusal, ...] = ()
+    """Every budget that has no room, the worst first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +145,40 @@ class Charge:
     reason: str
     started_at: datetime
     finished_at: datetime | None
+    key: str = ""
+    tier: str = ""
+    downgraded_from: str | None = None
+    batch: bool = False
+    cache: str | None = None
+    delayed_s: Decimal | None = None
+    decision: dict[str, Any] | None = None
+
+
+async def look(database: Database, request: ModelCallRequest) -> Looked:
+    """What is known of a step before a model is chosen, in one round trip. Writes the appendices, reserves nothing.
+
+    Raises:
+        UnknownRunError: the run is not in the database.
+    """
+    appendices = [_appendix(appendix) for appendix in request.appendices]
+    found = await database.fetchrow(
+        "select * from look_at_model_call($1,$2,$3,$4,'[]'::jsonb)", request.run_id, request.step, request.agent.name, appendices
+    )
+    if found is None or found["tenant"] is None:
+        raise _no_run(request)
+    last = found["last_call"]
+    return Looked(
+        turn=found["turn"],
+        unknown_usd=found["unknown_usd"],
+        messages=transcripts.parse_all(found["messages"] or "[]"),
+        input_tokens=found["tokens"] or 0,
+        failures=found["failures"] or {},
+        last=LastCall(**last) if last else None,
+    )
+
+
+def _no_run(request: ModelCallRequest) -> UnknownRunError:
+    return UnknownRunError(f"Run {request.run_id} is not in this database: is DATABASE_URL the one it was started with?")
 
 
 async def begin(database: Database, request: ModelCallRequest, plan: Plan) -> Begun:
@@ -91,7 +189,7 @@ async def begin(database: Database, request: ModelCallRequest, plan: Plan) -> Be
     """
     appendices = [_appendix(appendix) for appendix in request.appendices]
     found = await database.fetchrow(
-        "select * from begin_model_call($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16)",
+        "select * from begin_budgeted_call($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20,$21,$22,$23,$24,$25)",
         request.run_id,
         request.step,
         request.agent.name,
@@ -108,9 +206,18 @@ async def begin(database: Database, request: ModelCallRequest, plan: Plan) -> Be
         plan.min_output_tokens,
         plan.input_usd,
         plan.output_usd,
+        plan.key,
+        plan.tier,
+        plan.downgraded_from,
+        plan.decision,
+        None if plan.delayed_s is None else Decimal(str(round(plan.delayed_s, 3))),
+        plan.batch,
+        plan.cache,
+        plan.price_factor,
+        [_budget(line) for line in plan.budgets],
     )
     if found is None or found["outcome"] == "no_run":
-        raise UnknownRunError(f"Run {request.run_id} is not in this database: is DATABASE_URL the one it was started with?")
+        raise _no_run(request)
     return Begun(
         outcome=found["outcome"],
         turn=found["turn"],
@@ -120,6 +227,7 @@ async def begin(database: Database, request: ModelCallRequest, plan: Plan) -> Be
         refused_by=found["refused_by"],
         messages=transcripts.parse_all(found["messages"] or "[]"),
         input_tokens=found["input_tokens"],
+        refusals=tuple(Refusal(**refusal) for refusal in found["refusals"] or ()),
     )
 
 
@@ -178,6 +286,25 @@ def usage_of(charge: Charge) -> Usage:
 
 def _reason(failure: str) -> str:
     return redact(transcripts.storable(failure))
+
+
+def _budget(line: BudgetLine) -> dict[str, Any]:
+    cost = None if line.cost_usd is None else str(line.cost_usd)
+    limits = {"cost_usd": cost, "tokens": line.tokens, "calls": line.calls, "soft": line.soft}
+    return {"budget": line.id, "name": line.name, "period": line.period} | limits
+
+
+async def settle_orphans(database: Database, older_than_s: float) -> int:
+    """Charge as unknown what was reserved for calls that began so long ago that no worker can still have them in the air.
+
+    Such a call's run ended before any retry could settle it. Batches take their time and are left alone. Returns how many there were.
+    """
+    found: int = await database.fetchval(
+        "select count(charge_unknown(m.call_id, 'transient', 'its worker ended while the call was in the air')) from model_calls m "
+        "where m.state = 'in_flight' and not m.batch and m.started_at < now() - make_interval(secs => $1)",
+        older_than_s,
+    )
+    return found
 
 
 def _appendix(appendix: Appendix) -> dict[str, Any]:

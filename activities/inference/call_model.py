@@ -7,8 +7,9 @@ from typing import Protocol
 
 from temporalio import activity
 
-from activities.inference import gateway, summaries, turns
-from activities.inference.gateway import Answered, Gateway, Kept, Refused
+from activities.inference import asking, summaries, turns
+from activities.inference.asking import Answered, Kept, Refused
+from activities.inference.gateway import Gateway
 from activities.inference.turns import Seat
 from state import transcripts
 from workflows.contracts import names
@@ -54,10 +55,13 @@ class ModelActivities:
                 answered.price.cost_usd,
                 answered.unknown_usd,
             )
-            return Kept(read.turn.model_dump(mode="json"), read.rows, tuple(read.sub_runs))
+            whence = {"provider": answered.provider, "downgraded_from": answered.downgraded_from, "cached": answered.cached}
+            turn = read.turn.model_copy(update=whence)
+            sound = turn.kind is not TurnKind.INVALID and not turn.invalid_calls
+            return Kept(turn.model_dump(mode="json"), read.rows, tuple(read.sub_runs), sound)
 
         try:
-            paid = await self._gateway.pay(request, gateway.whole(definition, seat.schemas()), activity.info().attempt, keep)
+            paid = await self._gateway.pay(request, asking.whole(definition, seat.schemas()), activity.info().attempt, keep)
         except StepError as error:
             if error.failure_class is FailureClass.CONTEXT:
                 return _no_call(request, TurnKind.CONTEXT_FULL, str(error), Decimal(0))

@@ -77,6 +77,16 @@ def _known_window(price_provider: str, model: str) -> int:
     return found.model.context_window or DEFAULT_WINDOW_TOKENS
 
 
+@lru_cache(maxsize=256)
+def is_known(price_provider: str, model: str) -> bool:
+    """Whether the price table lists the model."""
+    try:
+        genai_prices.calc_price(genai_prices.Usage(input_tokens=1), model_ref=model, provider_id=price_provider)
+    except LookupError:
+        return False
+    return True
+
+
 def unpriced(provider: str, model: str) -> UnknownModelError:
     """The refusal to spend blindly."""
     return UnknownModelError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from activities.inference.gateway import Asked
+from activities.inference.asking import Asked
 from state.transcripts import BYTES_PER_TOKEN
 from workflows.contracts.messages import Message, Role
 
@@ -28,6 +28,7 @@ def asked(max_output_tokens: int = MAX_SUMMARY_TOKENS) -> Asked:
         temperature=None,
         fold=as_record,
         may_overflow=True,
+        task="summarise",
     )
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from activities.inference import gateway, turns
-from activities.inference.gateway import Answered, Asked, Gateway, Kept, Refused
+from activities.inference import asking, turns
+from activities.inference.asking import Answered, Asked, Kept, Refused
+from activities.inference.gateway import Gateway
 from activities.inference.providers.protocol import Progress
 from activities.inference.providers.scripted import Script, ScriptedModel
 from activities.inference.routing import Router
@@ -59,7 +60,7 @@ class Desk:
         self.database = database
         self.run_id = run_id
         pinned = AgentDefinition(name="support", instructions="Help.", model=model, limits=Limits(cost_usd=cost_usd))
-        self.asked = gateway.whole(pinned, ())
+        self.asked = asking.whole(pinned, ())
         self.request = ModelCallRequest(run_id=run_id, step=1, agent=pinned.pin(), tenant="default")
         self.gateway = Gateway(database, Router(SETTINGS), {})
 
@@ -155,10 +156,33 @@ async def test_a_failure_that_may_have_been_billed_is_charged_as_unknown(desk: D
 
 
 async def test_after_a_few_failed_attempts_the_next_candidate_is_asked_first(desk: Desk) -> None:
-    first, second = desk.script([], [answer()])
-    await desk.pay(attempt=policies.CANDIDATE_ATTEMPTS + 1)
-    assert (len(first.requests), len(second.requests)) == (0, 1)
-    assert (await desk.charges())[0].reason == "tier smart, choice 2 of 2"
+    few = policies.CANDIDATE_ATTEMPTS
+    first, second = desk.script([StepError("away", failure_class=FailureClass.TRANSIENT)] * few, [answer()])
+    for attempt in range(1, few + 1):
+        with pytest.raises(StepError, match="away"):
+            await desk.pay(attempt)
+    await desk.pay(few + 1)
+    assert (len(first.requests), len(second.requests)) == (few, 1)
+    assert (await desk.charges())[-1].reason == "tier smart, choice 2 of 2"
+
+
+async def test_a_short_wait_that_the_provider_asks_for_is_waited_and_a_long_one_goes_to_the_next_candidate(desk: Desk) -> None:
+    desk.script([StepError("in a moment", failure_class=FailureClass.THROTTLED, retry_after_s=1.0)], [answer()])
+    with pytest.raises(StepError, match="in a moment"):
+        await desk.pay()
+    desk.script([StepError("in a minute", failure_class=FailureClass.THROTTLED, retry_after_s=60.0)], [answer()])
+    assert (await desk.pay(attempt=2))[0] == {"text": "the answer"}
+    assert [(charge.provider, charge.state) for charge in await desk.charges()] == [
+        ("first", "failed"),
+        ("first", "failed"),
+        ("second", "recorded"),
+    ]
+
+
+async def test_a_refused_key_goes_on_to_the_next_candidate_at_once(desk: Desk) -> None:
+    first, second = desk.script([StepError("wrong key", failure_class=FailureClass.CALLER, code="invalid_api_key")], [answer()])
+    assert (await desk.pay())[0] == {"text": "the answer"}
+    assert len(first.requests) == len(second.requests) == 1
 
 
 async def test_a_provider_without_a_key_is_the_callers_to_mend_and_says_how(database: Database) -> None:
@@ -167,7 +191,7 @@ async def test_a_provider_without_a_key_is_the_callers_to_mend_and_says_how(data
     with pytest.raises(StepError, match=r"Provider 'absent' has no key on this worker: set its environment variable") as raised:
         await desk.pay()
     assert (raised.value.failure_class, raised.value.code) == (FailureClass.CALLER, "no_key")
-    assert await desk.states() == ["failed"]
+    assert await desk.states() == [], "nothing was reserved"
 
 
 async def test_a_model_that_nobody_serves_is_named(database: Database) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
-from activities.inference.routing import Router
+from activities.inference.routing import Needs, Router, Wanted, weighted_order
 from workflows.contracts import policies
 from workflows.contracts.errors import UnknownModelError
-from workflows.contracts.inference import InferenceSettings, ModelSettings, ProviderEntry
+from workflows.contracts.inference import InferenceSettings, ModelSettings, ProviderEntry, TierEntry, UnknownPrice
 
 SETTINGS = InferenceSettings(
     providers={
@@ -22,8 +24,14 @@ SETTINGS = InferenceSettings(
 ROUTER = Router(SETTINGS)
 
 
-def names(model: str, attempt: int = 1) -> list[str]:
-    return [f"{candidate.provider}:{candidate.model}" for candidate in ROUTER.in_turn(model, attempt)]
+def names(model: str, router: Router = ROUTER, **wanted: Any) -> list[str]:
+    return [candidate.name for candidate in router.route(Wanted(model, **wanted)).candidates]
+
+
+def tiers(**entries: Any) -> Router:
+    """A router over other tiers."""
+    read = {name: TierEntry.model_validate(entry) for name, entry in entries.items()}
+    return Router(SETTINGS.model_copy(update={"tiers": read}))
 
 
 def test_a_tier_means_its_models_in_their_order_each_with_its_reason():
@@ -47,10 +55,75 @@ def test_a_model_id_means_itself_and_nothing_else():
 
 def test_a_candidate_that_keeps_failing_gives_way_to_the_next_and_comes_round_again():
     few = policies.CANDIDATE_ATTEMPTS
-    assert {tuple(names("smart", attempt)) for attempt in range(1, few + 1)} == {("openai:gpt-5.1", "local:llama", "openai:gpt-5-mini")}
-    assert names("smart", few + 1) == ["local:llama", "openai:gpt-5-mini", "openai:gpt-5.1"]
-    assert names("smart", 3 * few + 1) == names("smart", 1)
-    assert names("openai:gpt-5-mini", 99) == ["openai:gpt-5-mini"]
+    listed = ["openai:gpt-5.1", "local:llama", "openai:gpt-5-mini"]
+    assert names("smart", failures={listed[0]: few - 1}) == listed
+    assert names("smart", failures={listed[0]: few}) == ["local:llama", "openai:gpt-5-mini", "openai:gpt-5.1"]
+    assert names("smart", failures=dict.fromkeys(listed, few)) == listed
+    assert names("openai:gpt-5-mini", failures={"openai:gpt-5-mini": 99}) == ["openai:gpt-5-mini"]
+
+
+def test_what_a_model_cannot_do_leaves_it_out_with_the_reason():
+    limited = SETTINGS.models["local:llama"].model_copy(update={"tools": False, "output_schema": False})
+    router = Router(SETTINGS.model_copy(update={"models": {"local:llama": limited}}))
+    for needs, why in (
+        (Needs(tools=True), "cannot call tools"),
+        (Needs(output_schema=True), "cannot be held to a schema"),
+        (Needs(input_tokens=8_000), "window of 8000 tokens is too small for 8000"),
+    ):
+        route = router.route(Wanted("smart", needs=needs))
+        assert "local:llama" not in [candidate.name for candidate in route.candidates]
+        assert route.considered == (("local:llama", why),)
+
+
+def test_a_weighted_tier_spreads_its_calls_by_weight_and_a_retry_does_not_wander():
+    router = tiers(
+        mixed={"choice": "weighted", "candidates": [{"model": "openai:gpt-5.1", "weight": 3}, {"model": "openai:gpt-5-mini", "weight": 1}]}
+    )
+    firsts = Counter(names("mixed", router, seed=f"run:{number}")[0] for number in range(4_000))
+    assert 0.7 < firsts["openai:gpt-5.1"] / 4_000 < 0.8
+    assert names("mixed", router, seed="run:7") == names("mixed", router, seed="run:7")
+    assert weighted_order([], lambda _: 1.0, "x") == []
+
+
+def test_a_task_type_means_its_tier():
+    router = Router(SETTINGS.model_copy(update={"tasks": {"summarise": "smart"}}))
+    assert names("summarise", router) == names("smart", router)
+    assert router.chooses("summarise")
+
+
+def test_under_pressure_the_tier_goes_down_a_step_and_says_so():
+    router = tiers(smart={"candidates": ["openai:gpt-5.1"], "downgrade_to": "fast"}, fast="openai:gpt-5-mini")
+    assert names("smart", router) == ["openai:gpt-5.1"]
+    (lower,) = router.route(Wanted("smart", pressure="budget team-day is past 80%")).candidates
+    assert (lower.name, lower.downgraded_from) == ("openai:gpt-5-mini", "smart")
+    assert lower.reason == "tier fast, choice 1 of 1; down from smart: budget team-day is past 80%"
+    assert names("fast", router, pressure="budget team-day is past 80%") == ["openai:gpt-5-mini"], "the lowest tier stays"
+
+
+def test_a_tier_that_goes_down_by_its_wait_offers_the_lower_one_behind_that_wait_and_comes_back_at_half():
+    router = tiers(smart={"candidates": ["openai:gpt-5.1"], "downgrade_to": "fast", "downgrade_wait_s": 30}, fast="openai:gpt-5-mini")
+    assert [(each.name, each.penalty_s) for each in router.route(Wanted("smart")).candidates] == [
+        ("openai:gpt-5.1", 0.0),
+        ("openai:gpt-5-mini", 30.0),
+    ]
+    assert router.route(Wanted("smart", tempted=frozenset({"smart"}))).candidates[1].penalty_s == 15.0
+
+
+def test_a_run_stays_with_the_model_whose_prompt_cache_is_worth_more_than_switching():
+    long, short = Needs(input_tokens=50_000), Needs(input_tokens=500)
+    router = tiers(smart=["openai:gpt-5.1", "openai:gpt-5-mini"])
+    assert names("smart", router, needs=long, warm="openai:gpt-5-mini")[0] == "openai:gpt-5-mini"
+    assert names("smart", router, needs=short, warm="openai:gpt-5-mini")[0] == "openai:gpt-5.1"
+    cheap_first = tiers(smart=["openai:gpt-5-mini", "openai:gpt-5.1"])
+    assert names("smart", cheap_first, needs=long, warm="openai:gpt-5.1")[0] == "openai:gpt-5.1", "cached input costs a tenth"
+
+
+def test_a_model_without_a_price_takes_the_declared_one():
+    declared = UnknownPrice(input_usd_per_million=Decimal(9), output_usd_per_million=Decimal(9))
+    router = Router(SETTINGS.model_copy(update={"unknown_price": declared}))
+    (found,) = router.candidates("openai:gpt-99-imaginary")
+    assert found.worst.output_usd == Decimal("0.000009")
+    assert router.candidates("openai:gpt-5-mini")[0].override is None
 
 
 def test_what_is_set_for_a_model_comes_before_the_price_table():
@@ -71,4 +144,4 @@ def test_what_is_set_for_a_model_comes_before_the_price_table():
 )
 def test_a_model_that_nobody_serves_is_refused_with_the_remedy(model: str, told: str):
     with pytest.raises(UnknownModelError, match=told):
-        ROUTER.in_turn(model, 1)
+        ROUTER.candidates(model)

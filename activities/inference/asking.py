@@ -1,0 +1,78 @@
+"""What a call asks, what an answer amounts to, and what is written down of it: the words that the gateway and its callers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from state.model_calls import SubRun
+from workflows.contracts.agents import AgentDefinition, Cache
+from workflows.contracts.messages import Message, ModelRequest, ModelResponse, Price, ToolSchema
+
+Fold = Callable[[tuple[Message, ...], int], tuple[Message, ...]]
+"""(conversation, window in tokens) → what is sent after the instructions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What to ask: the instructions and offers that stand beside the conversation. `fold` makes the request's messages of it."""
+
+    instructions: str
+    tools: tuple[ToolSchema, ...]
+    output_schema: dict[str, Any] | None
+    max_output_tokens: int
+    temperature: float | None
+    fold: Fold
+    may_overflow: bool = False
+    """The conversation may be larger than the window, because `fold` cuts it."""
+    task: str = ""
+    """The task type, for which the settings may name a tier of its own."""
+    cache: Cache | None = None
+    """Whether the answer may come from the response cache, and for how long one is kept there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A response, with where it came from, what it cost and what its dead attempts are charged."""
+
+    request: ModelRequest
+    response: ModelResponse
+    price: Price
+    unknown_usd: Decimal
+    provider: str = ""
+    downgraded_from: str = ""
+    cached: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is recorded together with a response. One that is not `sound` is never given to anybody else."""
+
+    turn: dict[str, Any]
+    rows: list[dict[str, Any]]
+    sub_runs: tuple[SubRun, ...] = ()
+    sound: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """No call was made: `context_full` or `over_budget`."""
+
+    outcome: str
+    unknown_usd: Decimal
+    refused_by: str | None
+
+
+def whole(definition: AgentDefinition, tools: tuple[ToolSchema, ...]) -> Asked:
+    """An agent's ordinary question: its instructions, its tools, the conversation as it is."""
+    return Asked(
+        instructions=definition.instructions,
+        tools=tools,
+        output_schema=definition.output_schema,
+        max_output_tokens=definition.max_output_tokens,
+        temperature=definition.temperature,
+        fold=lambda conversation, _window: conversation,
+        cache=definition.cache,
+    )

@@ -1,0 +1,195 @@
+"""From a step and a candidate to what is reserved, and to what is sent. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from activities.identity import WORKER
+from activities.inference.admission import Admitted
+from activities.inference.asking import Asked
+from activities.inference.demands import Caller, Estimate
+from activities.inference.routing import CACHE_TOKENS, Candidate, Needs
+from state import transcripts
+from state.model_calls import Begun, BudgetLine, Looked, Plan, Refusal
+from workflows.contracts.inference import EVERY, BudgetEntry, BudgetScope, InferenceSettings, Rates
+from workflows.contracts.messages import Message, ModelRequest, Role
+from workflows.contracts.runs import ModelCallRequest
+
+ESTIMATE_FACTOR = 1.15
+"""Headroom on estimated input tokens when reserving."""
+MIN_OUTPUT_TOKENS = 16
+NO_WINDOW_TOKENS = 2_000_000_000
+WARM_S = 300.0
+"""How long a provider's prompt cache is counted on."""
+
+
+def request(
+    asked: Asked, step: ModelCallRequest, candidate: Candidate, conversation: tuple[Message, ...], max_output_tokens: int
+) -> ModelRequest:
+    """What is sent to a candidate."""
+    system = Message(role=Role.SYSTEM, text=asked.instructions)
+    return ModelRequest(
+        model=candidate.model,
+        messages=(system, *asked.fold(conversation, candidate.worst.window_tokens)),
+        tools=asked.tools,
+        output_schema=asked.output_schema,
+        max_output_tokens=max_output_tokens,
+        temperature=asked.temperature,
+        idempotency_key=f"{step.run_id}:{step.step}",
+    )
+
+
+def overhead_tokens(asked: Asked) -> int:
+    """What stands beside the conversation."""
+    return transcripts.text_tokens(asked.instructions) + sum(
+        transcripts.text_tokens(f"{tool.name}{tool.description}{tool.parameters}") for tool in asked.tools
+    )
+
+
+def max_output_tokens(asked: Asked, candidate: Candidate) -> int:
+    """The most that the answer may have: the agent's wish, within the tier's limit."""
+    return min(asked.max_output_tokens, candidate.max_output_tokens or asked.max_output_tokens)
+
+
+def plan(settings: InferenceSettings, step: ModelCallRequest, asked: Asked, admitted: Admitted, considered: Any = ()) -> Plan:
+    """What a call by this candidate and key may take at most, and whom it charges."""
+    candidate, key = admitted.option.candidate, admitted.option.key
+    output = max_output_tokens(asked, candidate)
+    return Plan(
+        provider=candidate.provider,
+        model=candidate.model,
+        reason=candidate.reason,
+        worker=WORKER,
+        overhead_tokens=overhead_tokens(asked),
+        estimate_factor=ESTIMATE_FACTOR,
+        window_tokens=NO_WINDOW_TOKENS if asked.may_overflow else candidate.worst.window_tokens,
+        max_output_tokens=output,
+        min_output_tokens=min(MIN_OUTPUT_TOKENS, output),
+        input_usd=candidate.worst.input_usd,
+        output_usd=candidate.worst.output_usd,
+        key=key.name,
+        tier=candidate.tier or step.agent.model,
+        downgraded_from=candidate.downgraded_from or None,
+        decision=decision(admitted, considered),
+        budgets=budget_lines(settings, step),
+        delayed_s=admitted.told_s,
+    )
+
+
+def free_plan(step: ModelCallRequest, asked: Asked, provider: str, model: str, cached: str) -> Plan:
+    """What an answer from the cache takes: nothing."""
+    return Plan(
+        provider=provider,
+        model=model,
+        reason=f"{cached} hit in the response cache",
+        worker=WORKER,
+        overhead_tokens=overhead_tokens(asked),
+        estimate_factor=ESTIMATE_FACTOR,
+        window_tokens=NO_WINDOW_TOKENS,
+        max_output_tokens=1,
+        min_output_tokens=1,
+        input_usd=Decimal(0),
+        output_usd=Decimal(0),
+        tier=step.agent.model,
+        cache=cached,
+    )
+
+
+def decision(admitted: Admitted, considered: Any) -> dict[str, Any] | None:
+    """What the router and the limiter decided, as far as it is more than the reason says."""
+    told: dict[str, Any] = {}
+    if considered:
+        told["left_out"] = [list(each) for each in considered]
+    if admitted.told_s is not None:
+        told["told_s"] = round(admitted.told_s, 3)
+    return told or None
+
+
+def needs(asked: Asked, looked: Looked | None, step: ModelCallRequest) -> Needs:
+    """What the call needs of a model; the conversation's size only where it was looked at, and is not cut anyway."""
+    known = None if looked is None or asked.may_overflow else input_tokens(asked, looked, step)
+    return Needs(known, min(MIN_OUTPUT_TOKENS, asked.max_output_tokens), bool(asked.tools), asked.output_schema is not None)
+
+
+def input_tokens(asked: Asked, looked: Looked, step: ModelCallRequest) -> int:
+    """The estimate of what is sent, what is still to be appended included."""
+    appended = sum(transcripts.text_tokens(each.text) + transcripts.MESSAGE_TOKENS for each in step.appendices)
+    return looked.input_tokens + appended + overhead_tokens(asked)
+
+
+def estimate(asked: Asked, looked: Looked | None, step: ModelCallRequest) -> Estimate:
+    """What the limiter reserves."""
+    return Estimate(input_tokens(asked, looked, step) if looked else overhead_tokens(asked), asked.max_output_tokens)
+
+
+def caller(step: ModelCallRequest) -> Caller:
+    """Whose limits a call takes from."""
+    return Caller(tenant=step.tenant, agent=step.agent.name)
+
+
+def warm(looked: Looked | None) -> str | None:
+    """The PROVIDER:MODEL whose prompt cache still holds the conversation, if any."""
+    last = looked.last if looked else None
+    if last is None or last.age_s > WARM_S or last.input_tokens < CACHE_TOKENS:
+        return None
+    return f"{last.provider}:{last.model}"
+
+
+def limits_anything(settings: InferenceSettings, step: ModelCallRequest) -> bool:
+    """Whether any limit is configured that a call of this step could meet."""
+    owners: list[Rates] = [rates for rates in (_of(settings.tenants, step.tenant), _of(settings.agents, step.agent.name)) if rates]
+    owners += [entry.limits for entry in settings.providers.values()]
+    owners += [key.limits for entry in settings.providers.values() for key in entry.keys]
+    owners += [model.limits for model in settings.models.values()]
+    return any(rates.any for rates in owners)
+
+
+def _of(entries: Mapping[str, Rates], name: str) -> Rates | None:
+    return entries.get(name) or entries.get(EVERY)
+
+
+def budget_lines(settings: InferenceSettings, step: ModelCallRequest) -> tuple[BudgetLine, ...]:
+    """Every budget that the call must fit into, beside the run's own."""
+    lines = []
+    for name, entry in settings.budgets.items():
+        owner = budget_owner(entry, step)
+        if owner is not None:
+            lines.append(
+                BudgetLine(
+                    name=name,
+                    id=f"{name}:{owner}" if owner else name,
+                    period=entry.period,
+                    cost_usd=entry.cost_usd,
+                    tokens=entry.tokens,
+                    calls=entry.calls,
+                    soft=entry.soft,
+                )
+            )
+    return tuple(lines)
+
+
+def budget_owner(entry: BudgetEntry, step: ModelCallRequest) -> str | None:
+    """Whose budget of this entry the call charges, empty for the one that all share; None when it is not theirs."""
+    match entry.scope:
+        case BudgetScope.GLOBAL:
+            return ""
+        case BudgetScope.AGENT:
+            owner: str | None = step.agent.name
+        case BudgetScope.TENANT:
+            owner = step.tenant
+        case BudgetScope.USER:
+            owner = f"{step.tenant}/{step.user}" if step.user is not None else None
+    if owner is None or entry.of == EVERY:
+        return owner
+    named = entry.of if entry.scope is not BudgetScope.USER or "/" in entry.of else f"{step.tenant}/{entry.of}"
+    return owner if owner == named else None
+
+
+def worth_waiting(settings: InferenceSettings, begun: Begun) -> Refusal | None:
+    """The refusal that is waited for longest, where every budget that refused is one to wait for; else None: the call is refused."""
+    entries = [settings.budgets.get(refusal.name) for refusal in begun.refusals]
+    if not entries or any(entry is None or entry.on_hard != "wait" for entry in entries):
+        return None
+    return max(begun.refusals, key=lambda refusal: refusal.turns_in_s or 0.0)

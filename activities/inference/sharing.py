@@ -1,0 +1,77 @@
+"""Opens what the calls of a worker share with those of all others: limiter, breakers, cache, budgets' pressure, the sweep of the books."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import structlog
+
+from activities.inference.alerts import Alerts
+from activities.inference.breakers import Breakers
+from activities.inference.cache import ResponseCache
+from activities.inference.configuration import LiveSettings
+from activities.inference.gateway import Shared
+from activities.inference.limiter import Limiter
+from activities.inference.pressure import Pressure
+from state import model_calls
+from state.notices import Notices
+from state.pool import Database
+from workflows.contracts import policies
+from workflows.contracts.errors import UnavailableError
+from workflows.contracts.inference import InferenceSettings
+
+log = structlog.get_logger("holdfast.inference")
+
+SWEEP_EVERY_S: Final = 60.0
+ORPHANED_AFTER_S: Final = policies.MODEL_CALL.start_to_close_s + policies.RECORD_FOR_S + 60.0
+
+
+@contextlib.asynccontextmanager
+async def open_shared(database: Database, notices: Notices, live: LiveSettings) -> AsyncIterator[Shared]:
+    """All of it for the length of the block; changed settings are taken over as they come.
+
+    Raises:
+        UnavailableError: the database does not answer.
+    """
+    async with contextlib.AsyncExitStack() as exits:
+        alerts = await exits.enter_async_context(Alerts(database, lambda: live.settings.alerts).open())
+        limiter = await exits.enter_async_context(Limiter(database, live.settings.limiter).open())
+        alert = _once_an_hour(alerts)
+        breakers = await exits.enter_async_context(Breakers(database, live.settings.breakers, notices=notices, alert=alert))
+        cache = await exits.enter_async_context(ResponseCache(database, notices, lambda: live.settings.cache).open())
+        pressure = await exits.enter_async_context(Pressure(alerts).watching(database, notices))
+
+        def take(settings: InferenceSettings) -> None:
+            limiter.configure(settings.limiter)
+            breakers.configure(settings.breakers)
+
+        live.on_change(take)
+        sweeping = asyncio.create_task(_sweep(database))
+        exits.callback(sweeping.cancel)
+        yield Shared(limiter=limiter, breakers=breakers, cache=cache, pressure=pressure)
+
+
+def _once_an_hour(alerts: Alerts) -> Any:
+    """What breakers tell, once an hour for each breaker."""
+
+    def tell(kind: str, fields: dict[str, Any]) -> None:
+        alerts.raise_(kind, str(fields.get("scope", "")), datetime.now(UTC).strftime("%Y-%m-%dT%H"), **fields)
+
+    return tell
+
+
+async def _sweep(database: Database) -> None:
+    """Settle what calls have left open whose runs ended before anybody could."""
+    while True:
+        await asyncio.sleep(SWEEP_EVERY_S)
+        try:
+            if found := await model_calls.settle_orphans(database, ORPHANED_AFTER_S):
+                log.warning("books.orphans_settled", calls=found)
+        except UnavailableError:
+            log.warning("books.sweep_waits_for_database")
+        except Exception as error:  # whatever it was, the next sweep must come
+            log.error("books.sweep_failed", error_type=type(error).__name__, exc_info=error)
