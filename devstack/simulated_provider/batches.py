@@ -106,6 +106,10 @@ class Batches:
         for batch in self.all:
             batch.hurried.set()
 
+    async def ended(self) -> None:
+        """Wait until no batch is worked on."""
+        await asyncio.gather(*self._working)
+
     def cancel(self, batch: SimulatedBatch) -> None:
         """Cancel what is not done yet."""
         if batch.ended_at is None:

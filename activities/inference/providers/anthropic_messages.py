@@ -50,6 +50,12 @@ class AnthropicMessages(SdkProvider):
         )
         return cls(name, client)
 
+    def offer_batches(self) -> None:
+        """Open the Batch API beside it, over the same connections."""
+        from activities.inference.providers.anthropic_batches import AnthropicBatches
+
+        self.batches = AnthropicBatches(self, self._client)
+
     async def _open(self, request: ModelRequest) -> OpenStream:
         return await self._client.post(
             "/v1/messages",

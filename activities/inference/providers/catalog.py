@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -13,6 +14,9 @@ from workflows.contracts.errors import SettingsError
 from workflows.contracts.messages import Frozen
 from workflows.contracts.redaction import add_secrets
 
+if TYPE_CHECKING:
+    from activities.inference.providers.sdk_provider import SdkProvider
+
 _NO_KEY = "no-key-needed"
 
 
@@ -21,6 +25,9 @@ class Dialect(StrEnum):
 
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
+
+
+_OWN_HOSTS = {Dialect.OPENAI: "api.openai.com", Dialect.ANTHROPIC: "api.anthropic.com"}
 
 
 class ProviderSettings(Frozen):
@@ -33,6 +40,7 @@ class ProviderSettings(Frozen):
         api_key: read from the environment by the entry point; never written anywhere.
         key_variable: the environment variable that the key comes from, for error messages. By default the dialect's own;
             None together with a base URL means that the server needs no key.
+        batch_api: whether the server has the dialect's Batch API; None: only the dialect's own server has.
     """
 
     name: str
@@ -40,6 +48,14 @@ class ProviderSettings(Frozen):
     base_url: str | None = None
     api_key: SecretStr | None = None
     key_variable: str | None = None
+    batch_api: bool | None = None
+
+    @property
+    def has_batches(self) -> bool:
+        """Whether requests can be handed in as batches."""
+        if self.batch_api is not None:
+            return self.batch_api
+        return self.base_url is None or urlsplit(self.base_url).hostname == _OWN_HOSTS[self.dialect]
 
     @property
     def required_variable(self) -> str | None:
@@ -64,6 +80,13 @@ def open_provider(setting: ProviderSettings) -> Provider:
     key = _checked_key(setting)
     _check_url(setting)
     add_secrets([key.get_secret_value()] if setting.api_key else [])
+    provider = _connect(setting, key)
+    if setting.has_batches:
+        provider.offer_batches()
+    return provider
+
+
+def _connect(setting: ProviderSettings, key: SecretStr) -> SdkProvider:
     if setting.dialect is Dialect.ANTHROPIC:
         from activities.inference.providers.anthropic_messages import AnthropicMessages
 

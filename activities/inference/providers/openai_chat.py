@@ -51,6 +51,12 @@ class OpenAIChat(SdkProvider):
         )
         return cls(name, client, output_limit="max_completion_tokens" if _is_openais(base_url) else "max_tokens")
 
+    def offer_batches(self) -> None:
+        """Open the Batch API beside it, over the same connections."""
+        from activities.inference.providers.openai_batches import OpenAIBatches
+
+        self.batches = OpenAIBatches(self, self._client, self._output_limit)
+
     async def _open(self, request: ModelRequest) -> OpenStream:
         return await self._client.post(
             "/chat/completions",

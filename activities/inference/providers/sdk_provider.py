@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from json import JSONDecodeError
 from typing import Any, Protocol
 
 import aiohttp
 import httpx2
 
 from activities.inference.providers import failures
+from activities.inference.providers.batch_api import BatchApi
 from activities.inference.providers.connection import Gathering, StreamedError, is_simulated, read_stream
+from activities.inference.providers.failures import Failure
 from activities.inference.providers.protocol import Progress
 from activities.inference.providers.told_limits import told_limits
 from workflows.contracts.errors import SettingsError, StepError
@@ -51,6 +55,8 @@ class SdkProvider(ABC):
 
     errors: SdkErrors
     request_id_header: str
+    batches: BatchApi | None = None
+    """Its Batch API, once it is offered."""
 
     def __init__(self, name: str, client: SdkClient, secrets: tuple[str, ...]) -> None:
         if client.max_retries != 0:
@@ -66,6 +72,24 @@ class SdkProvider(ABC):
     def name(self) -> str:
         """The name that model ids carry in front."""
         return self._name
+
+    @abstractmethod
+    def offer_batches(self) -> None:
+        """Open the Batch API beside it, over the same connections."""
+
+    @contextmanager
+    def translating(self, request: ModelRequest | None = None) -> Iterator[None]:
+        """Raise what goes wrong inside as `StepError`; what it quotes of the request is left out."""
+        try:
+            yield
+        except (KeyError, IndexError, TypeError, AttributeError, JSONDecodeError) as error:
+            raise failures.unreadable(self._name, f"an answer has another shape ({type(error).__name__})") from None
+        except Exception as error:
+            raise self._translated(error, request or _NOTHING_SAID, answering=False) from None
+
+    def refused(self, failure: Failure, request: ModelRequest) -> StepError:
+        """What the provider said of one request of a batch, as the error it means."""
+        return failures.step_error(self._name, failure, request, self._secrets)
 
     @abstractmethod
     async def _open(self, request: ModelRequest) -> OpenStream:
@@ -127,6 +151,8 @@ class SdkProvider(ABC):
         """Close the connections."""
         await self._sdk.close()
 
+
+_NOTHING_SAID = ModelRequest(model="", messages=(), max_output_tokens=1, idempotency_key="")
 
 _NEVER_SENT = (
     aiohttp.ClientConnectorError,
