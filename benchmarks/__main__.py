@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks import results
 
-NAMES = ("run", "limiter")
+NAMES = ("run", "limiter", "surge")
 
 
 def main(arguments: list[str]) -> int:

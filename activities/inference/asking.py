@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -27,6 +28,8 @@ class Asked:
     fold: Fold
     may_overflow: bool = False
     """The conversation may be larger than the window, because `fold` cuts it."""
+    since: datetime | None = None
+    """When the step was scheduled: how long it was delayed is counted from there."""
     task: str = ""
     """The task type, for which the settings may name a tier of its own."""
     cache: Cache | None = None
@@ -65,7 +68,7 @@ class Refused:
     refused_by: str | None
 
 
-def whole(definition: AgentDefinition, tools: tuple[ToolSchema, ...]) -> Asked:
+def whole(definition: AgentDefinition, tools: tuple[ToolSchema, ...], since: datetime | None = None) -> Asked:
     """An agent's ordinary question: its instructions, its tools, the conversation as it is."""
     return Asked(
         instructions=definition.instructions,
@@ -74,5 +77,6 @@ def whole(definition: AgentDefinition, tools: tuple[ToolSchema, ...]) -> Asked:
         max_output_tokens=definition.max_output_tokens,
         temperature=definition.temperature,
         fold=lambda conversation, _window: conversation,
+        since=since,
         cache=definition.cache,
     )

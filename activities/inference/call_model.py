@@ -61,7 +61,9 @@ class ModelActivities:
             return Kept(turn.model_dump(mode="json"), read.rows, tuple(read.sub_runs), sound)
 
         try:
-            paid = await self._gateway.pay(request, asking.whole(definition, seat.schemas()), activity.info().attempt, keep)
+            paid = await self._gateway.pay(
+                request, asking.whole(definition, seat.schemas(), activity.info().scheduled_time), activity.info().attempt, keep
+            )
         except StepError as error:
             if error.failure_class is FailureClass.CONTEXT:
                 return _no_call(request, TurnKind.CONTEXT_FULL, str(error), Decimal(0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -74,7 +75,7 @@ def plan(settings: InferenceSettings, step: ModelCallRequest, asked: Asked, admi
         downgraded_from=candidate.downgraded_from or None,
         decision=decision(admitted, considered),
         budgets=budget_lines(settings, step),
-        delayed_s=admitted.told_s,
+        delayed_s=(datetime.now(UTC) - asked.since).total_seconds() if asked.since and admitted.told_s is not None else None,
     )
 
 

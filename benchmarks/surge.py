@@ -1,0 +1,294 @@
+"""The surge: 200 tickets in a minute against a provider that enforces its limits, over four workers; and the same with troubles."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+import yaml
+
+from benchmarks.results import Measured, table
+from client.orchestrator import Orchestrator
+from client.settings import Settings
+from devstack.process import ServerProcess
+from devstack.stack import RunningStack, StackSettings, open_stack
+from testkit.processes import SimulatedUrls, addresses, provider_process, worker_process
+
+HERE = Path(__file__).parent
+WORKERS = 4
+TICKETS = 200
+CALLS = 3
+ARRIVE_WITHIN_S = 60.0
+URGENT_EVERY = 10
+HEADROOM = 0.02
+"""Of the limits, as the provider enforces them: what is kept for jitter between our slots and its clock."""
+BURST_S = 6.0
+"""What the provider lets through at once, in seconds' worth of the limit: much stricter than a whole minute's worth."""
+PROVIDER_KEY = "bench-key-of-no-worth"
+MAX_OUTPUT_TOKENS = 128
+GIVE_UP_S = 900.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """One surge. `times` multiplies the limits, so that the troubles need not take six minutes each."""
+
+    name: str
+    times: float = 1.0
+    second: bool = False
+    trouble: Callable[[Surge], Awaitable[str]] | None = None
+
+
+@dataclass
+class Surge:
+    """A surge that goes on."""
+
+    case: Case
+    stack: RunningStack
+    holdfast: Orchestrator
+    provider: SimulatedUrls
+    workers: list[ServerProcess]
+    happened: str = ""
+    ended: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def requests_per_minute(self) -> float:
+        """The account's limit."""
+        return 100.0 * self.case.times
+
+    @property
+    def tokens_per_minute(self) -> float:
+        """Binds too: about as many calls as the limit on requests lets through."""
+        return 90_000.0 * self.case.times
+
+    async def control(self, path: str) -> Any:
+        """What the provider says of itself."""
+        async with aiohttp.ClientSession() as http, http.get(f"{self.provider.control}/{path}") as answer:
+            answer.raise_for_status()
+            return await answer.json()
+
+
+async def _lower(surge: Surge) -> str:
+    """The provider takes a third of its requests away."""
+    lowered = surge.requests_per_minute * 2 / 3
+    body = {"account": {"requests_per_minute": lowered, "tokens_per_minute": surge.tokens_per_minute, "burst_s": BURST_S}}
+    async with aiohttp.ClientSession() as http, http.put(f"{surge.provider.control}/limits", json=body) as answer:
+        answer.raise_for_status()
+    return f"the provider lowered its limit to {lowered:.0f} requests/min"
+
+
+async def _kill(surge: Surge) -> str:
+    victim = surge.workers[0]
+    await victim.kill()
+    assert victim.ended, "the worker has outlived its kill"
+    return "one of four workers was killed"
+
+
+async def _restart_database(surge: Surge) -> str:
+    postgres = surge.stack.postgres
+    assert postgres is not None
+    await postgres.stop()
+    await asyncio.sleep(3)
+    await postgres.start()
+    return "the database was down for three seconds and more"
+
+
+CASES = (
+    Case("as asked for"),
+    Case("a second, slower model on the account", times=5, second=True),
+    Case("limit lowered in mid-run", times=5, trouble=_lower),
+    Case("a worker killed", times=5, trouble=_kill),
+    Case("the database restarted", times=5, trouble=_restart_database),
+)
+
+
+async def measure() -> Measured:
+    """All cases, each on servers of its own."""
+    wanted = os.environ.get("SURGE_CASES", "")
+    cases = [case for place, case in enumerate(CASES) if not wanted or str(place) in wanted.split(",")]
+    found = []
+    for case in cases:
+        print(f"surge: {case.name}", file=sys.stderr)
+        found.append(await _play(case))
+        print(f"surge: {found[-1]}", file=sys.stderr)
+    first = found[0]
+    figures: dict[str, float | int | str] = {
+        "answers_429": sum(each.refused for each in found),
+        "limit_used": round(first.used, 3),
+        "limit_used_least": round(min(each.used for each in found), 3),
+        "told_delay_error_p95": round(first.error_p95_s, 2),
+        "told_within_10_percent_or_2_s": round(first.told_well, 3),
+        "urgent_p50_s": round(first.urgent_p50_s, 1),
+        "normal_p50_s": round(first.normal_p50_s, 1),
+        "unfinished": sum(each.unfinished for each in found),
+    }
+    head = [
+        "case",
+        "calls",
+        "429",
+        "limit used",
+        "told delay error p95 s",
+        "within 10 % or 2 s",
+        "urgent p50 s",
+        "normal p50 s",
+        "unfinished",
+    ]
+    rows = [
+        (
+            each.name,
+            each.calls,
+            each.refused,
+            each.used,
+            each.error_p95_s,
+            each.told_well,
+            each.urgent_p50_s,
+            each.normal_p50_s,
+            each.unfinished,
+        )
+        for each in found
+    ]
+    text = (
+        f"{TICKETS} tickets arrive within a minute, {CALLS} model calls each, every {URGENT_EVERY}th urgent; {WORKERS} worker processes; "
+        f"the provider allows 100 requests and 90,000 tokens a minute (five times that in the other cases), {BURST_S:g} s' worth at once; "
+        f"our headroom {HEADROOM:.0%}. Used: of the limit that binds, rate times time from the first to the last call.\n\n"
+    )
+    return Measured("surge", figures, text + table(head, rows))
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one surge came to."""
+
+    name: str
+    calls: int
+    refused: int
+    used: float
+    error_p95_s: float
+    told_well: float
+    urgent_p50_s: float
+    normal_p50_s: float
+    unfinished: int
+
+
+async def _play(case: Case) -> Found:
+    async with _open(case) as surge:
+        troubling = asyncio.create_task(_trouble(surge))
+        async with asyncio.TaskGroup() as tickets:
+            for number in range(TICKETS):
+                tickets.create_task(_ticket(surge, number))
+        await troubling
+        return await _judge(surge)
+
+
+async def _trouble(surge: Surge) -> None:
+    if surge.case.trouble is not None:
+        await asyncio.sleep(ARRIVE_WITHIN_S / 2)
+        surge.happened = await surge.case.trouble(surge)
+        print(f"surge: {surge.happened}", file=sys.stderr)
+
+
+async def _ticket(surge: Surge, number: int) -> None:
+    await asyncio.sleep(number * ARRIVE_WITHIN_S / TICKETS)
+    began = time.monotonic()
+    urgent = number % URGENT_EVERY == URGENT_EVERY - 1
+    agent = "slow_desk" if surge.case.second and number % 4 == 0 else "desk"
+    run = None
+    while run is None:
+        with contextlib.suppress(Exception):
+            run = await surge.holdfast.start(
+                agent, f"look up {CALLS - 1} things", priority="urgent" if urgent else None, idempotency_key=f"ticket-{number}"
+            )
+        if run is None:
+            await asyncio.sleep(0.5)
+    with contextlib.suppress(Exception):
+        await run.result(timeout_s=GIVE_UP_S)
+        surge.ended[f"{'urgent' if urgent else 'normal'}-{number}"] = time.monotonic() - began
+
+
+async def _judge(surge: Surge) -> Found:
+    limits = await surge.control("limits")
+    binding = [each for each in limits if each["of"] == "account" and each["allowed"]]
+    connection = await asyncpg.connect(surge.stack.database_url)
+    try:
+        rows = await connection.fetch(
+            "select (decision->>'told_s')::float8 as told_s, delayed_s::float8 as waited_s from model_calls "
+            "where decision ? 'told_s' and state = 'recorded' and delayed_s is not null"
+        )
+        calls = await connection.fetchval("select count(*) from model_calls where state = 'recorded'")
+    finally:
+        await connection.close()
+    errors = [abs(row["waited_s"] - row["told_s"]) for row in rows]
+    well = [error <= max(2.0, 0.1 * row["told_s"]) for error, row in zip(errors, rows, strict=True)]
+    took = {kind: [s for name, s in surge.ended.items() if name.startswith(kind)] for kind in ("urgent", "normal")}
+    return Found(
+        name=surge.case.name,
+        calls=calls,
+        refused=sum(each["refused"] for each in limits),
+        used=max((each["used"] / each["allowed"] for each in binding), default=0.0),
+        error_p95_s=statistics.quantiles(errors, n=20, method="inclusive")[18] if len(errors) > 1 else 0.0,
+        told_well=sum(well) / len(well) if well else 1.0,
+        urgent_p50_s=statistics.median(took["urgent"] or [float("nan")]),
+        normal_p50_s=statistics.median(took["normal"] or [float("nan")]),
+        unfinished=TICKETS - len(surge.ended),
+    )
+
+
+@contextlib.asynccontextmanager
+async def _open(case: Case) -> AsyncIterator[Surge]:
+    environment = {name: value for name, value in os.environ.items() if name not in ("TEMPORAL_ADDRESS", "DATABASE_URL")}
+    async with contextlib.AsyncExitStack() as exits:
+        folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="holdfast-surge-")))
+        stack = await exits.enter_async_context(open_stack(StackSettings(environment=environment)))
+        surge = Surge(case, stack, None, None, [])  # type: ignore[arg-type]  # filled in below
+        limit = f"account,requests_per_minute={surge.requests_per_minute},tokens_per_minute={surge.tokens_per_minute},burst_s={BURST_S}"
+        options = [
+            "--limit",
+            limit,
+            "--latency",
+            "gpt-5-mini,first_token_s=0.4,jitter=0.5",
+            "--latency",
+            "gpt-5,first_token_s=2,jitter=0.5",
+        ]
+        provider = await exits.enter_async_context(provider_process("benchmarks.simulation:answer", environment, folder, options))
+        environment |= addresses(stack) | {"BENCH_PROVIDER_URL": provider.openai, "BENCH_PROVIDER_KEY": PROVIDER_KEY}
+        agents = _write_agents(folder, surge)
+        workers = [await exits.enter_async_context(worker_process([agents], environment, folder, f"worker-{n}")) for n in range(WORKERS)]
+        holdfast = await exits.enter_async_context(Orchestrator.connect(Settings.from_environment(environment)))
+        yield replace(surge, holdfast=holdfast, provider=provider, workers=workers)
+
+
+def _write_agents(folder: Path, surge: Surge) -> Path:
+    """The benchmark's agent, with the provider's limits beside it."""
+    agents = folder / "agents"
+    agents.mkdir()
+    (agents / "tools.py").write_text((HERE / "agents" / "tools.py").read_text(encoding="utf-8"), encoding="utf-8")
+    models = yaml.safe_load((HERE / "agents" / "models.yaml").read_text(encoding="utf-8"))
+    models["providers"]["simulated"]["limits"] = {
+        "requests_per_minute": surge.requests_per_minute,
+        "tokens_per_minute": surge.tokens_per_minute,
+        "headroom": HEADROOM,
+    }
+    models["models"]["simulated:gpt-5"]["limits"] = {"requests_per_minute": surge.requests_per_minute / 5}
+    (agents / "models.yaml").write_text(yaml.safe_dump(models), encoding="utf-8")
+    for name, model in (("desk", "simulated:gpt-5-mini"), ("slow_desk", "simulated:gpt-5")):
+        agent = {
+            "name": name,
+            "model": model,
+            "instructions": "You look things up, one after the other, and then say how many. " * 4,
+            "tools": ["look_up"],
+            "limits": {"steps": 50, "cost_usd": 10, "time_s": 7_200, "repeats": 20},
+            "max_output_tokens": MAX_OUTPUT_TOKENS,
+        }
+        (agents / f"{name}.yaml").write_text(yaml.safe_dump(agent), encoding="utf-8")
+    return agents
