@@ -17,9 +17,9 @@ export PYTHONDONTWRITEBYTECODE :=
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | expand -t 10
 
-demo: prepare ## 24 support tickets, a worker killed in the middle, the proof (KEEP=1, TICKETS=file SHOP=file, MODEL=provider:model, SEED=n)
+demo: prepare ## 24 support tickets, a worker killed in the middle, the proof (KEEP=1, TICKETS=file SHOP=file, MODEL=provider:model, SEED=n, SURGE=1)
 	@$(PY) -m examples.support.demo $(if $(KEEP),--keep) $(if $(TICKETS),--tickets "$(TICKETS)") $(if $(SHOP),--shop "$(SHOP)") \
-		$(if $(MODEL),--model "$(MODEL)") $(if $(SEED),--seed "$(SEED)")
+		$(if $(MODEL),--model "$(MODEL)") $(if $(SEED),--seed "$(SEED)") $(if $(SURGE),--surge)
 
 test: prepare ## The whole test suite (ARGS="-k name" for a part)
 	@$(PY) -m pytest -n 2 --dist loadfile $(ARGS)

@@ -15,7 +15,7 @@ from client.backend import Backend
 from client.steps import StepReport, read_steps
 from client.temporal import is_outage
 from client.visibility import RunSummary
-from state import runs
+from state import limits, runs
 from workflows.agent_run import AgentRun
 from workflows.contracts.errors import FailureClass, RunError, RunFailedError, UnavailableError, UnknownRunError
 from workflows.contracts.messages import Frozen, Usage
@@ -59,6 +59,8 @@ class RunReport(Frozen):
     """Why it failed, or why it is parked."""
     doing: str | None = None
     """What it does at this moment, where a worker could be asked."""
+    delayed: str | None = None
+    """What a step of it waits for, and about how long; it goes on by itself."""
     approvals: tuple[Approval, ...] = ()
     """The tool calls that wait for a yes or no."""
     parent_run_id: str | None = None
@@ -94,6 +96,7 @@ async def report(backend: Backend, run_id: str) -> RunReport:
         failure_class=now.failure_class,
         failure=now.failure,
         doing=now.doing,
+        delayed=await _delayed(backend, run_id),
         approvals=now.approvals,
         parent_run_id=books.parent_run_id,
         created_at=books.created_at,
@@ -104,6 +107,13 @@ async def report(backend: Backend, run_id: str) -> RunReport:
         simulated=any(step.simulated for step in steps) or any(child.simulated for child in children),
         url=backend.settings.run_url(run_id),
     )
+
+
+async def _delayed(backend: Backend, run_id: str) -> str | None:
+    """A slot that a step waits for; the database knows, since a step that waits is in no worker."""
+    for wait in await limits.waiting(backend.database, run_id):
+        return f"step {wait.step} is delayed, about {max(0.0, wait.expected_s):.0f} s: {wait.limit}"
+    return None
 
 
 def _totals(steps: tuple[StepReport, ...], children: list[RunReport], books: runs.Books) -> ReportTotals:

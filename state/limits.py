@@ -145,11 +145,13 @@ async def standing(database: Database) -> list[Limit]:
     return [_limit(row) for row in await database.fetch(_STANDING)]
 
 
-async def waiting(database: Database) -> list[Waiting]:
-    """Who waits, soonest first."""
+async def waiting(database: Database, run_id: str | None = None) -> list[Waiting]:
+    """Who waits, soonest first; of one run only, where it is named."""
     rows = await database.fetch(
         "select *, extract(epoch from clock_timestamp())::float8 as at from limit_tickets "
-        "where expires_at > extract(epoch from clock_timestamp()) order by expected_at, ticket"
+        "where expires_at > extract(epoch from clock_timestamp()) and ($1::text is null or starts_with(ticket, $1 || ':')) "
+        "order by expected_at, ticket",
+        run_id,
     )
     return [_waiting(row) for row in rows]
 

@@ -60,6 +60,7 @@ class Payment:
         self._model = means.router.settings.tasks.get(asked.task, request.agent.model)
         self._looked: Looked | None = None
         self._tried: set[str] = set()
+        self._rotated: set[str] = set()
         self._failure: StepError | None = None
         self._lead: Lead | None = None
         self._left_out: tuple[tuple[str, str], ...] = ()
@@ -140,13 +141,14 @@ class Payment:
         if begun.outcome != "go":
             self._means.admission.not_sent(admitted)
             return await self._not_begun(admitted, begun)
+        if any(entry.on_hard == "wait" for entry in self._means.router.settings.budgets.values()):
+            await budgets.no_longer_waits(self._means.database, self._request.run_id, self._request.step)
         try:
             with admitted.option.key.in_use():
                 answered = await self._call(admitted, begun)
         except StepError as error:
             if self._goes_on(admitted, error):
                 self._failure = error
-                self._tried.add(admitted.option.label)
                 return None
             raise
         return await self._read_and_record(begun, answered)
@@ -192,8 +194,7 @@ class Payment:
         try:
             response, price = await calling.call(option.key.provider, option.candidate, sent, self._request.agent.name)
         except StepError as error:
-            self._means.admission.failed(admitted, error)
-            await self._settle(begun.call_id, error)
+            await self._failed(admitted, begun, error)
             raise
         except BaseException as error:
             # Cancelled, or a bug of ours: the provider may well have billed.
@@ -205,6 +206,16 @@ class Payment:
         return Answered(
             sent, response, price, begun.unknown_usd, provider=option.candidate.provider, downgraded_from=option.candidate.downgraded_from
         )
+
+    async def _failed(self, admitted: Admitted, begun: Begun, error: StepError) -> None:
+        """Close the books of a failed call. Its option is not taken again in this attempt, but once more if its key was rotated."""
+        label, rotated = admitted.option.label, False
+        try:
+            rotated = await self._means.admission.failed(admitted, error)
+        finally:
+            self._tried.update({label} if not rotated or label in self._rotated else ())
+            self._rotated.update({label} if rotated else ())
+            await asyncio.shield(self._settle(begun.call_id, error))
 
     async def _read_and_record(self, begun: Begun, answered: Answered) -> Paid:
         try:

@@ -52,7 +52,7 @@ class Pressure:
 
     async def refresh(self, database: Database) -> None:
         """Look now."""
-        self._soft = frozenset(await budgets.soft_now(database))
+        self._soft = frozenset(state.budget for state in await budgets.past_soft_line(database))
 
     def on(self, settings: InferenceSettings, step: ModelCallRequest) -> str:
         """Which soft line presses on a step, in words; empty when none does."""

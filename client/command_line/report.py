@@ -36,6 +36,8 @@ def _head(report: RunReport) -> str:
         lines.append(f"  {'stopped' if report.ended_at else 'parked'}{failure_class}: {report.failure}")
         if not report.ended_at:
             lines.append(f"  go on with: holdfast redrive {report.id} --action retry|skip|abort")
+    if report.delayed and not report.ended_at:
+        lines.append(f"  {report.delayed}")
     for approval in report.approvals:
         lines.append(f"  waits for a yes or no to {approval.tool} {approval.preview}")
         lines.append(f"    holdfast approve {report.id} {approval.call_id}   or   holdfast reject {report.id} {approval.call_id}")

@@ -23,6 +23,7 @@ from .options import Options, read_options
 from .play import Play, staged
 from .report import Proof
 from .screen import PLAIN_WIDTH, Screen, final_table, proof_table
+from .surge import play_surge
 
 EXIT_USAGE = 2
 """The input is wrong, or a part could not be started."""
@@ -75,6 +76,8 @@ def main() -> int:
     options = read_options(sys.argv[1:])
     console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     try:
+        if options.surge:
+            return asyncio.run(play_surge(options, console))
         proof = asyncio.run(play(options, console))
     except (HoldfastError, DevStackError, DemoError) as error:
         sys.stderr.write(f"demo: {error}\n")

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,18 @@ class DemoError(Exception):
 class House:
     """The demo's processes. Their output goes to files in `folder`, so that none can stall on a pipe that nobody drains."""
 
-    def __init__(self, stack: RunningStack, folder: Path, model: str | None, task_queue: str) -> None:
+    def __init__(
+        self,
+        stack: RunningStack,
+        folder: Path,
+        model: str | None,
+        task_queue: str,
+        *,
+        provider_options: Sequence[str] = (),
+        models: Callable[[dict[str, Any]], dict[str, Any]] = lambda base: base,
+    ) -> None:
+        self._provider_options = provider_options
+        self._adjusted = models
         self._stack = stack
         self._folder = folder
         self._model = model
@@ -55,10 +66,15 @@ class House:
         if self._model:
             return
         command = ["-m", "devstack.simulated_provider", "--policy", "examples.support.simulation.policy:answer"]
-        command += ["--latency", LATENCY, "--seed", str(seed)]
+        command += ["--latency", LATENCY, "--seed", str(seed), *self._provider_options]
         self._provider = await launch(self._plan("simulated provider", command, dict(os.environ)))
         ready = await _until(lambda: self._ready_line(self._provider), self._provider)
         self._urls = {"openai": ready["openai_url"], "anthropic": ready["anthropic_url"]}
+
+    @property
+    def control(self) -> str:
+        """Where the simulated provider tells of itself."""
+        return f"{self._urls['anthropic']}/control"
 
     async def billed_calls(self) -> tuple[BilledCall, ...] | None:
         """What the provider charges for, by its own journal; None with a real one, which shows it to nobody."""
@@ -73,7 +89,7 @@ class House:
         self.workers += 1
         models = self._folder / "models"
         models.mkdir(exist_ok=True)
-        (models / "models.yaml").write_text(yaml.safe_dump(self._models()), encoding="utf-8")
+        (models / "models.yaml").write_text(yaml.safe_dump(self._adjusted(self._models())), encoding="utf-8")
         command = ["-m", "worker", "--agents", str(EXAMPLE), "--agents", str(models)]
         self.worker = await launch(self._plan(f"worker-{self.workers}", command, self.worker_environment(os.environ)))
         return self.worker

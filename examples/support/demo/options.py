@@ -24,6 +24,7 @@ class Options:
     seed: int
     kill: bool
     timeout_s: float
+    surge: bool = False
 
 
 def read_options(arguments: Sequence[str]) -> Options:
@@ -44,9 +45,14 @@ def read_options(arguments: Sequence[str]) -> Options:
     )
     add("--seed", type=int, help="decides the moment of the kill and the simulated latencies; without it a random one, which is printed")
     add("--no-kill", action="store_true", help="let the worker live")
+    add(
+        "--surge",
+        action="store_true",
+        help="all tickets several times at once, under limits that bind; shows limiter, waits, tiers and cost",
+    )
     add("--timeout", type=float, default=600, metavar="SECONDS", help="when to stop waiting for runs (default 600)")
     given = parser.parse_args(arguments)
     if given.model is not None and ":" not in given.model:
         parser.error(f"--model must be PROVIDER:MODEL, as in openai:gpt-5-mini; it is {given.model!r}")
     seed = random.randint(1, HIGHEST_SEED) if given.seed is None else given.seed
-    return Options(given.tickets, given.shop, given.keep, given.model, seed, not given.no_kill, given.timeout)
+    return Options(given.tickets, given.shop, given.keep, given.model, seed, not given.no_kill, given.timeout, given.surge)
