@@ -84,6 +84,7 @@ async def serving(client: Client, task_queue: str, parts: Parts, *, folders: Seq
             await exits.enter_async_context(live.open(notices))
             shared = await exits.enter_async_context(open_shared(parts.database, notices, live))
             gateway = Gateway(parts.database, *inference.take(live.settings), shared)
+            await exits.enter_async_context(inference.following(parts.database, shared.breakers.renewed if shared.breakers else None))
             live.on_change(lambda settings: gateway.configure(*inference.take(settings)))
         else:
             gateway = Gateway(parts.database, *parts.inference)

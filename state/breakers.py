@@ -119,6 +119,17 @@ async def renew_probes(database: Database, worker: str, scopes: Sequence[str], l
     )
 
 
+async def probe_now(database: Database, key: str) -> None:
+    """Let the open breakers of a key (`key:PROVIDER/KEY`), and of its models, be probed at once; all workers hear of it."""
+    await database.execute(
+        "with due as (update circuit_breakers set open_until = clock_timestamp(), updated_at = clock_timestamp() "
+        "where state = 'open' and (scope = $1 or starts_with(scope, $1 || ':')) returning scope) "
+        "select pg_notify($2, scope) from due",
+        key,
+        CHANNEL,
+    )
+
+
 async def force(database: Database, scope: str, forced: Forced | None, *, by: str, reason: str) -> Breaker:
     """Hold a breaker open or closed by hand, or let the counts decide again (None); all workers hear of it at once."""
     row = await database.fetchrow("select * from force_breaker($1, $2, $3, $4)", scope, forced, by, _reason(reason))

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import structlog
 
-from activities.inference.breaker_rules import Scopes
+from activities.inference.breaker_rules import Scopes, key_refused
 from activities.inference.breakers import Breakers, Standing
 from activities.inference.demands import Caller, Estimate, demands
 from activities.inference.limiter import Alternative, Ask, Lease, Limiter, Postponed, Slot
@@ -22,6 +22,8 @@ from workflows.contracts.messages import ModelResponse
 
 log = structlog.get_logger("holdfast.inference")
 
+KEY_WAIT_S = 2.0
+"""How long a step is sent away for when the command that prints its only key still runs."""
 EARLY_S = 1.0
 """How long before its slot a postponed step comes back: Temporal's timers are not to the millisecond, a slot is."""
 
@@ -59,6 +61,14 @@ class Keys(Protocol):
 
     def keys(self, provider: str) -> Sequence[Key]:
         """The provider's keys that can be used now; empty when it has none on this worker."""
+        ...
+
+    def expected(self, provider: str) -> bool:
+        """Whether a key of the provider is on its way."""
+        ...
+
+    async def refused(self, provider: str, key: Key) -> bool:
+        """The provider refused the key: read it again; whether it is another one by now."""
         ...
 
 
@@ -163,16 +173,28 @@ class Admission:
             self.limiter.told(admitted.lease, response.told)
             self.limiter.settle(admitted.lease, response.usage)
 
-    def failed(self, admitted: Admitted, error: StepError) -> None:
-        """Tell breakers and limiter of a failure; what may have been billed stays taken."""
-        if self.breakers is not None:
-            self.breakers.failed(admitted.option.scopes, error.failure_class, retry_after_s=error.retry_after_s, code=error.code)
+    async def failed(self, admitted: Admitted, error: StepError) -> bool:
+        """Tell breakers and limiter of a failure; what may have been billed stays taken.
+
+        Returns:
+            Whether the option is worth asking again: its key was refused, and has another secret by now.
+        """
         if self.limiter is not None and admitted.lease is not None:
             self.limiter.told(admitted.lease, error.told)
             if error.spend_unknown:
                 self.limiter.settle(admitted.lease, None)
             else:
                 self.limiter.give_back(admitted.lease)
+        option, rotated = admitted.option, False
+        try:
+            if key_refused(error.failure_class, error.code):
+                rotated = await self.keys.refused(option.candidate.provider, option.key)
+        finally:
+            if self.breakers is not None and rotated:
+                self.breakers.gave_up(option.scopes, sent=False)
+            elif self.breakers is not None:
+                self.breakers.failed(option.scopes, error.failure_class, retry_after_s=error.retry_after_s, code=error.code)
+        return rotated
 
     def gave_up(self, admitted: Admitted) -> None:
         """The call was cut short: its limits stay taken, a probe says nothing."""
@@ -228,6 +250,9 @@ class Admission:
                 code="no_open_model",
             )
         keyless = sorted({candidate.provider for candidate in route.candidates if not self.keys.keys(candidate.provider)})
+        expected = next(filter(self.keys.expected, keyless), None)
+        if expected is not None:
+            return delayed(KEY_WAIT_S, f"the key of provider {expected!r} is being read")
         if keyless:
             return StepError(
                 f"Provider {keyless[0]!r} has no key on this worker: set its environment variable "

@@ -60,6 +60,7 @@ class Breakers:
         self._telling: dict[str, Outcome] = {}
         self._probing: dict[str, float] = {}
         self._claiming: set[str] = set()
+        self._renewed: set[str] = set()
         self._stir = asyncio.Event()
         self._look = True
         self._started = False
@@ -155,14 +156,26 @@ class Breakers:
         for scope in scopes:
             self._note(Outcome(scope, cool_s=wait_s))
 
+    def renewed(self, provider: str, key: str) -> None:
+        """A key has another secret: its breakers are probed now, not when their time is over."""
+        self._renewed.add(f"key:{provider}/{key}")
+        self._stir.set()
+
     async def flush(self) -> None:
         """Write down what is not yet. The background task does it by itself.
 
         Raises:
             UnavailableError: the database is away; everything is kept.
         """
-        if not self._untold:
-            return
+        if self._untold:
+            await self._record()
+        while self._renewed:
+            key = next(iter(self._renewed))
+            await breakers.probe_now(self._database, key)
+            self._renewed.discard(key)
+            self._look_again()
+
+    async def _record(self) -> None:
         self._telling, self._untold = self._untold, {}
         try:
             found = await breakers.record(self._database, self._worker, list(self._telling.values()), self._settings)
@@ -242,6 +255,6 @@ class Breakers:
         if now.state == "open" and (before is None or now.openings > before.openings):
             log.warning("breaker.opened", scope=now.scope, reason=now.reason, open_for_s=now.open_for_s)
             if self._alert is not None:
-                self._alert("breaker_opened", {"subject": now.scope, "reason": now.reason or "", "openings": now.openings})
+                self._alert("breaker_opened", {"scope": now.scope, "reason": now.reason or "", "openings": now.openings})
         elif before is not None and before.state != "closed" and now.state == "closed":
             log.info("breaker.closed", scope=now.scope)

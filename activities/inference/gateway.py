@@ -44,6 +44,14 @@ class FixedKeys:
         """The provider's connection, if there is one."""
         return self._keys.get(provider, ())
 
+    def expected(self, provider: str) -> bool:
+        """All of them are open already."""
+        return False
+
+    async def refused(self, provider: str, key: Key) -> bool:
+        """There is no other one."""
+        return False
+
 
 @dataclass(frozen=True, slots=True)
 class Shared:

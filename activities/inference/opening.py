@@ -1,68 +1,79 @@
-"""Opens what the settings name: the providers that have a key on this worker, and the router over them."""
+"""Opens what the settings name: the keys that can be read on this worker, and the router over them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import structlog
-from pydantic import SecretStr
 
-from activities.inference.providers.catalog import Dialect, ProviderSettings, open_provider
-from activities.inference.providers.protocol import Provider
+from activities.identity import WORKER
+from activities.inference.admission import Keys
+from activities.inference.keys import LOOK_EVERY_S, Keyring, OnRenewed
 from activities.inference.routing import Router
-from workflows.contracts.inference import InferenceSettings, ProviderEntry
+from state import worker_keys
+from state.pool import Database
+from workflows.contracts.errors import UnavailableError
+from workflows.contracts.inference import InferenceSettings
 
 log = structlog.get_logger("holdfast.inference")
 
 
 class ConfiguredInference:
-    """The router and the providers that the settings name. What a change replaces stays open for the calls in the air."""
+    """The router and the keys that the settings name. What a change replaces stays open for the calls in the air."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = environ
-        self._opened: list[Provider] = []
+    def __init__(self, environ: Mapping[str, str], *, worker: str = WORKER, clock: Callable[[], float] = time.monotonic) -> None:
+        self.keyring = Keyring(environ, clock)
+        self._worker = worker
         self._settings: InferenceSettings | None = None
-        self._current: tuple[Router, Mapping[str, Provider]] | None = None
+        self._current: tuple[Router, Keys] | None = None
 
-    def take(self, settings: InferenceSettings) -> tuple[Router, Mapping[str, Provider]]:
-        """Router and providers by these settings; the same ones as before when nothing has changed.
+    def take(self, settings: InferenceSettings) -> tuple[Router, Keys]:
+        """Router and keys by these settings; the same ones as before when nothing has changed.
 
         Raises:
             SettingsError: a key or address cannot be used; names the variable or the provider.
         """
         if self._current is None or settings != self._settings:
-            providers = open_configured(settings, self._environ)
-            self._opened += providers.values()
-            self._settings, self._current = settings, (Router(settings), providers)
+            keys = self.keyring.view(settings)
+            self._settings, self._current = settings, (Router(settings), keys)
         return self._current
+
+    @contextlib.asynccontextmanager
+    async def following(self, database: Database, on_renewed: OnRenewed | None = None) -> AsyncIterator[None]:
+        """Wait for the keys that commands print; then read all keys again and again for the length of the block, and tell of them."""
+        if on_renewed is not None:
+            self.keyring.on_renewed(on_renewed)
+        await self.keyring.ready()
+        task = asyncio.create_task(self._follow(database))
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            with contextlib.suppress(UnavailableError):
+                await worker_keys.leave(database, self._worker)
 
     async def aclose(self) -> None:
         """Close every connection."""
-        for provider in self._opened:
-            await provider.aclose()
+        await self.keyring.aclose()
 
-
-def open_configured(settings: InferenceSettings, environ: Mapping[str, str]) -> dict[str, Provider]:
-    """The providers that can be used here; one without its key is left out, said once, and refused when a run asks for it.
-
-    Raises:
-        SettingsError: a key or address cannot be used; names the variable or the provider.
-    """
-    opened = {}
-    for name, entry in settings.providers.items():
-        key = environ.get(entry.api_key_env, "") if entry.api_key_env else ""
-        if entry.api_key_env and not key:
-            log.info("provider.without_key", provider=name, variable=entry.api_key_env)
-            continue
-        opened[name] = open_provider(_provider_settings(name, entry, key))
-    return opened
-
-
-def _provider_settings(name: str, entry: ProviderEntry, key: str) -> ProviderSettings:
-    return ProviderSettings(
-        name=name,
-        dialect=Dialect(entry.dialect),
-        base_url=entry.base_url or None,
-        api_key=SecretStr(key) if key else None,
-        key_variable=entry.api_key_env,
-    )
+    async def _follow(self, database: Database) -> None:
+        told, told_at = None, 0.0
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                await self.keyring.check()
+                states = self.keyring.states()
+                if states != told or loop.time() - told_at >= worker_keys.SEEN_EVERY_S:
+                    rows = [worker_keys.KeyRow(each.provider, each.key, each.source, each.problem) for each in states]
+                    await worker_keys.tell(database, self._worker, rows)
+                    told, told_at = states, loop.time()
+            except UnavailableError as error:
+                log.warning("keys.not_told", problem=str(error))
+            except Exception as error:  # whatever it was, the next rotation must be noticed
+                log.error("keys.failed", error_type=type(error).__name__, exc_info=error)
+            await asyncio.sleep(LOOK_EVERY_S)
