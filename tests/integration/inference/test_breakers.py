@@ -252,7 +252,7 @@ async def test_an_opened_breaker_is_told_once_by_the_worker_that_saw_it(database
     one.failed(scopes.names, QUOTA, code="insufficient_quota")
     await told(one)
     await told(one)
-    assert [(kind, fields["subject"]) for kind, fields in alerts] == [("breaker_opened", scopes.names[2])]
+    assert [(kind, fields["scope"]) for kind, fields in alerts] == [("breaker_opened", scopes.names[2])]
 
 
 async def until(condition: Callable[[], bool], of: str) -> None:
