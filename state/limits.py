@@ -50,6 +50,8 @@ class Taken:
     expected: Sequence[float]
     binding: Sequence[int]
     told_s: Sequence[float | None]
+    charged: Sequence[float] | None = None
+    """What was taken, a place a demand; None: as asked. A reserved slot was charged for when it was given out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ async def take(database: Database, batch: Batch, worker: str, near_s: float) -> 
                 raise
             continue
         if found is not None and found["at"] is not None:
-            return Taken(found["at"], found["got"], found["slots"], found["expected"], found["binding"], found["told"])
+            return Taken(found["at"], found["got"], found["slots"], found["expected"], found["binding"], found["told"], found["charged"])
         await database.execute("select ensure_limits($1, $2)", batch.names, batch.kinds)
     raise LookupError("the limits' rows vanish as soon as they are made")
 
@@ -148,8 +150,8 @@ async def standing(database: Database) -> list[Limit]:
 async def waiting(database: Database, run_id: str | None = None) -> list[Waiting]:
     """Who waits, soonest first; of one run only, where it is named."""
     rows = await database.fetch(
-        "select *, extract(epoch from clock_timestamp())::float8 as at from limit_tickets "
-        "where expires_at > extract(epoch from clock_timestamp()) and ($1::text is null or starts_with(ticket, $1 || ':')) "
+        "select *, limit_now() as at from limit_tickets "
+        "where expires_at > limit_now() and ($1::text is null or starts_with(ticket, $1 || ':')) "
         "order by expected_at, ticket",
         run_id,
     )
@@ -158,11 +160,11 @@ async def waiting(database: Database, run_id: str | None = None) -> list[Waiting
 
 _TAKE = "select * from take_limits(" + ",".join(f"${place}" for place in range(1, 27)) + ")"  # noqa: S608 - only places
 _STANDING = """
-select b.*, extract(epoch from clock_timestamp())::float8 as at,
+select b.*, limit_now() as at,
        (select coalesce(sum(h.held), 0) from limit_holds h
-         where h.bucket = b.name and h.expires_at > extract(epoch from clock_timestamp())) as held,
+         where h.bucket = b.name and h.expires_at > limit_now()) as held,
        (select count(*) from limit_tickets t
-         where t.bucket = b.name and t.expires_at > extract(epoch from clock_timestamp())) as waiting
+         where t.bucket = b.name and t.expires_at > limit_now()) as waiting
   from limit_buckets b order by b.name
 """
 

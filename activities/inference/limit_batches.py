@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from activities.inference.buckets import Ask, Bucket, Postponed, Slot
-from state.limits import PRIORITIES, Batch
+from activities.inference.buckets import Alternative, Ask, Bucket, Postponed, Slot
+from state.limits import PRIORITIES, Batch, Taken
 
 PLACES = {priority: place for place, priority in enumerate(PRIORITIES)}
 
@@ -69,6 +69,18 @@ def pack(gathered: Gathered, asks: Sequence[Pending], held: Mapping[str, float])
     _pack_news(batch, gathered, places)
     _pack_asks(batch, asks, places)
     return batch
+
+
+def as_charged(alternative: Alternative, taken: Taken, last: int) -> Alternative:
+    """The alternative with what it has really taken: a reserved slot was charged by what was asked when it was given out.
+
+    Args:
+        last: the place of its last demand in the batch, counted from 1.
+    """
+    if taken.charged is None:
+        return alternative
+    amounts = taken.charged[last - len(alternative.demands) : last]
+    return replace(alternative, demands=tuple(map(lambda demand, amount: replace(demand, amount=amount), alternative.demands, amounts)))
 
 
 def _pack_news(batch: Batch, gathered: Gathered, places: Mapping[str, int]) -> None:

@@ -16,11 +16,11 @@ import structlog
 from activities.identity import WORKER
 from activities.inference.buckets import Alternative, Ask, Bucket, BucketKind, Demand, Estimate, Lease, Measure, Postponed, Slot
 from activities.inference.demands import Learned
-from activities.inference.limit_batches import Gathered, Pending, Settled, pack
+from activities.inference.limit_batches import Gathered, Pending, Settled, as_charged, pack
 from activities.inference.limit_lessons import Lessons
 from activities.inference.local_limits import LocalLimits
 from state import limits
-from state.limits import Taken
+from state.limits import Batch, Taken
 from state.pool import Database
 from workflows.contracts.errors import FailureClass, StepError, UnavailableError
 from workflows.contracts.inference import LimiterSettings
@@ -184,7 +184,7 @@ class Limiter:
             return
         first = 0
         for place, each in enumerate(asks):
-            self._answer(each, taken, place, first, batch.names)
+            self._answer(each, taken, place, first, batch)
             first = batch.asks[4][place]
 
     def _keep(self, gathered: Gathered, asks: list[Pending]) -> None:
@@ -199,15 +199,15 @@ class Limiter:
             return
         for each in self._gathered.asks:
             if not each.answer.done():
-                given = self._local.acquire(each.ask, self._held)
+                given = self._local.acquire(each.ask, self._held, self._settings.in_process_wait_s)
                 if isinstance(given, Slot):
                     self._hold(given.lease.alternative.demands, 1)
                 each.answer.set_result(given)
         self._gathered.asks.clear()
 
-    def _answer(self, pending: Pending, taken: Taken, place: int, first: int, names: list[str]) -> None:
+    def _answer(self, pending: Pending, taken: Taken, place: int, first: int, batch: Batch) -> None:
         bound = taken.binding[place]
-        limit = names[bound - 1] if bound else ""
+        limit = batch.names[bound - 1] if bound else ""
         if taken.got[place] == 0:
             if not pending.answer.done():
                 wait_s = taken.expected[place] - taken.at
@@ -215,7 +215,8 @@ class Limiter:
             return
         index = taken.got[place] - 1 - first
         delay_s = taken.slots[place] - taken.at
-        lease = Lease(pending.ask.alternatives[index], taken.slots[place], held=delay_s <= self._settings.in_process_wait_s)
+        alternative = as_charged(pending.ask.alternatives[index], taken, batch.alternatives[2][first + index])
+        lease = Lease(alternative, taken.slots[place], held=delay_s <= self._settings.in_process_wait_s)
         if lease.held:
             self._hold(lease.alternative.demands, 1)
         if pending.answer.done():

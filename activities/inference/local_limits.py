@@ -9,19 +9,19 @@ from activities.inference.buckets import Ask, Bucket, BucketKind, Demand, Lease,
 
 
 class LocalLimits:
-    """Evenly spaced slots at `share` of each rate; counts start at nothing used, and are kept for the process's life."""
+    """Evenly spaced slots at `share` of each rate: in a period never more than the share and one call; counts start at nothing used, and are kept for the process's life."""
 
     def __init__(self, share: float) -> None:
         self._share = share
         self._free_at: dict[str, float] = {}
 
-    def acquire(self, ask: Ask, held: Mapping[str, float]) -> Slot | Postponed:
-        """A slot from this worker's share."""
+    def acquire(self, ask: Ask, held: Mapping[str, float], patience_s: float) -> Slot | Postponed:
+        """A slot from this worker's share; none further ahead than callers wait in process, as no ticket would keep it."""
         now = asyncio.get_running_loop().time()
         waits = [self._wait_s(alternative.demands, held, now) for alternative in ask.alternatives]
         best = min(range(len(waits)), key=lambda place: waits[place][0] + ask.alternatives[place].penalty_s)
         wait_s, limit, full = waits[best]
-        if full or wait_s > ask.horizon_s:
+        if full or wait_s > min(ask.horizon_s, patience_s):
             return Postponed(best, max(0.05, wait_s), limit)
         for demand in ask.alternatives[best].demands:
             if demand.bucket.kind is not BucketKind.CONCURRENCY:

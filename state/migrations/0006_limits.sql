@@ -50,8 +50,11 @@ create table limit_tickets (
     label       text not null,
     expected_at double precision not null,
     told_s      double precision not null,
-    expires_at  double precision not null
+    expires_at  double precision not null,
+    buckets     text[],
+    amounts     double precision[]
 );
+comment on column limit_tickets.amounts is 'what a reserved slot has taken of which bucket: who claims it may ask for other amounts by then';
 comment on table limit_tickets is 'who waits: for a slot that is reserved, or to ask again when one is near';
 create index limit_tickets_by_rank on limit_tickets (bucket, rank_at) where not reserved;
 
@@ -62,6 +65,15 @@ create table limit_estimates (
     output_deviation  double precision not null default 0,
     samples           bigint not null default 0
 );
+
+-- Emptied by a crash of the server, and by nothing else: slots are given without a wait for the disk, and a crash loses the last of them.
+create unlogged table limit_life (one boolean primary key default true check (one), since double precision not null);
+insert into limit_life (since) values (0);
+comment on column limit_life.since is 'the first batch after the last crash; what was written before may lack the last that was given';
+
+create function limit_now() returns double precision
+language sql as $$ select extract(epoch from clock_timestamp())::double precision $$;
+comment on function limit_now is 'the clock of all limits; a test puts another in its place';
 
 create function ensure_limits(p_names text[], p_kinds integer[]) returns void
 language sql as $$
@@ -121,7 +133,7 @@ create function take_limits(
     alt_label text[], alt_penalty double precision[], alt_end integer[], d_bucket integer[], d_amount double precision[],
     p_near_s double precision,
     out at double precision, out got integer[], out slots double precision[], out expected double precision[], out binding integer[],
-    out told double precision[]
+    out told double precision[], out charged double precision[]
 )
 language plpgsql as $$
 #variable_conflict use_variable
@@ -135,6 +147,8 @@ declare
     seen double precision[] := zeros;
     blocked double precision[] := zeros;
     told_limit double precision[] := array_fill(null::double precision, array[nb]);
+    told_at double precision[] := zeros;
+    old_limit double precision[] := zeros;
     old_effective double precision[] := zeros;
     eff double precision[] := zeros;
     usable double precision[] := zeros;
@@ -163,6 +177,11 @@ declare
     cost double precision[] := array_fill(0::double precision, array[cardinality(d_bucket)]);
     own double precision[] := array_fill(0::double precision, array[cardinality(d_bucket)]);
     now_s double precision;
+    life double precision;
+    durable boolean := cardinality(c_bucket) > 0;
+    t_buckets text[];
+    t_amounts double precision[];
+    taken double precision;
     cell bigint;
     today bigint;
     r record;
@@ -203,6 +222,8 @@ begin
         seen[i] := r.seen_at;
         blocked[i] := r.blocked_until;
         told_limit[i] := r.told_limit;
+        told_at[i] := r.told_at;
+        old_limit[i] := r.limit_units;
         old_effective[i] := r.effective;
         used[i] := r.used;
         days[i] := r.day;
@@ -227,10 +248,26 @@ begin
         return;
     end if;
     -- After the locks: whoever waited for them must not see an older moment than who held them.
-    now_s := extract(epoch from clock_timestamp());
+    now_s := limit_now();
     at := now_s;
+    select since into life from limit_life;
+    if not found then
+        insert into limit_life (since) values (now_s) on conflict do nothing;
+        life := now_s;
+    elsif life > now_s then
+        life := 0;
+    end if;
     cell := floor(now_s * 8);
     today := floor(now_s / 86400);
+    if watched then
+        for j in 1 .. nb loop
+            -- A provider's word holds for ten minutes, and not over a change of ours.
+            if told_limit[j] is not null and (old_limit[j] <> p_limits[j] or abs(now_s - told_at[j]) > 600) then
+                told_limit[j] := null;
+                update limit_buckets set told_limit = null, told_remaining = null, told_at = null where name = p_names[j];
+            end if;
+        end loop;
+    end if;
     if cardinality(n_bucket) > 0 then
         for n in 1 .. cardinality(n_bucket) loop
             if n_limit[n] is not null then
@@ -294,6 +331,10 @@ begin
                 end loop;
             end if;
             through[j] := cell;
+            if seen[j] < life then
+                -- At worst the crash lost slots up to in-process waits ahead, and the whole burst.
+                tat[j] := greatest(tat[j], life + p_near_s + tau[j]);
+            end if;
         elsif kind[j] = 2 then
             usable[j] := eff[j] * (1 - p_headrooms[j]);
             if days[j] <> today then
@@ -302,6 +343,10 @@ begin
             end if;
         else
             usable[j] := floor(eff[j]);
+            if seen[j] < life then
+                -- Until every worker has told again what it holds.
+                blocked[j] := greatest(blocked[j], life + 3);
+            end if;
         end if;
     end loop;
     if watched or cardinality(n_bucket) > 0 then
@@ -315,6 +360,7 @@ begin
         if kind[j] = 1 then
             x := (s_reserved[n] - s_used[n]) * unit[j];
             if x < 0 then
+                durable := true;
                 tat[j] := greatest(tat[j], now_s) - x;
             elsif x > 0 and tat[j] > now_s and idle[j] <= s_at[n] then
                 tat[j] := greatest(tat[j] - x, now_s);
@@ -323,6 +369,7 @@ begin
                 ratio[j] := ratio[j] * 0.97 + 0.03 * least(2, s_used[n] / s_reserved[n]);
             end if;
         elsif kind[j] = 2 then
+            durable := true;
             if floor(s_at[n] / 86400) = today then
                 used[j] := greatest(0, used[j] + s_used[n] - s_reserved[n]);
             end if;
@@ -453,19 +500,29 @@ begin
             got[i] := abs(best);
             slots[i] := best_slot;
             expected[i] := best_slot;
+            durable := durable or best_slot > now_s + p_near_s;
+            if best < 0 then
+                select t.buckets, t.amounts into t_buckets, t_amounts from limit_tickets t where t.ticket = a_ticket[i];
+                charged := coalesce(charged, d_amount);
+            end if;
             for d in coalesce(alt_end[abs(best) - 1], 0) + 1 .. alt_end[abs(best)] loop
                 j := d_bucket[d];
+                if best < 0 and kind[j] <> 3 then
+                    charged[d] := coalesce(t_amounts[array_position(t_buckets, p_names[j])], 0);
+                end if;
                 if kind[j] = 3 or told_limit[j] is not null then
                     if best_slot <= now_s + p_near_s then
-                        held[j] := held[j] + d_amount[d];
+                        held[j] := held[j] + coalesce(charged[d], d_amount[d]);
                     end if;
                 end if;
                 if best < 0 then
                     continue;
                 end if;
                 if kind[j] = 2 then
+                    durable := true;
                     used[j] := used[j] + d_amount[d];
                 elsif kind[j] = 1 then
+                    durable := durable or d_amount[d] > eff[j] - usable[j];
                     big[j] := greatest(big[j], d_amount[d]);
                     if best_slot > own[d] + 0.125 then
                         if ahead is null then
@@ -490,10 +547,15 @@ begin
             end if;
             if best_slot > now_s + p_near_s then
                 told[i] := coalesce(told[i], best_slot - now_s);
+                if best > 0 then
+                    select array_agg(p_names[d_bucket[n]]), array_agg(d_amount[n]) into t_buckets, t_amounts
+                      from generate_series(coalesce(alt_end[best - 1], 0) + 1, alt_end[best]) n;
+                end if;
                 insert into limit_tickets values (a_ticket[i], true, p_names[best_bind], 0, rank_, asked, a_priority[i], alt_label[abs(best)],
-                                                  best_slot, told[i], best_slot + 5)
+                                                  best_slot, told[i], best_slot + 5, t_buckets, t_amounts)
                 on conflict (ticket) do update set reserved = true, bucket = excluded.bucket, label = excluded.label,
-                       expected_at = excluded.expected_at, told_s = excluded.told_s, expires_at = excluded.expires_at;
+                       expected_at = excluded.expected_at, told_s = excluded.told_s, expires_at = excluded.expires_at,
+                       buckets = excluded.buckets, amounts = excluded.amounts;
             end if;
         else
             expected[i] := greatest(best_est, now_s + 0.05);
@@ -524,6 +586,10 @@ begin
             on conflict (bucket, worker) do update set held = excluded.held, expires_at = excluded.expires_at;
         end if;
     end loop;
+    if not durable then
+        -- What a crash loses of near slots is known and held back after it (limit_life): nobody waits for the disk.
+        perform set_config('synchronous_commit', 'off', true);
+    end if;
 end $$;
 
 -- A worker's sign of life: what it holds, and what it learned; clears what nobody comes back for. Gives what all have learned.
@@ -533,7 +599,7 @@ create function renew_limits(
 ) returns setof limit_estimates
 language plpgsql as $$
 declare
-    now_s double precision := extract(epoch from clock_timestamp());
+    now_s double precision := limit_now();
 begin
     insert into limit_holds
     select n, p_worker, h, now_s + 10 from unnest(p_names, p_held) u(n, h) order by n

@@ -248,7 +248,7 @@ class LimiterSettings(Frozen):
     in_process_wait_s: float = Field(default=2.0, ge=0)
     """Longer waits hold no worker slot."""
     horizon_s: dict[Priority, float] = Field(default_factory=lambda: dict(zip(Priority, (12.0, 9.0, 6.0, 4.0, 4.0), strict=True)))
-    """How far ahead a slot is given out."""
+    """How far ahead a slot is given out; more than 15 s counts as 15 s."""
     passed_by_s: dict[Priority, float] = Field(
         default_factory=lambda: {
             Priority.URGENT: 0.0,
