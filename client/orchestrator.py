@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack, overload
 
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
+from client import budgets as standing_budgets
+from client import costs as told_costs
 from client import inputs, visibility
 from client import limits as standing_limits
+from client import models as standing_models
 from client.backend import Backend, open_backend
+from client.breakers import BreakerControl
+from client.budgets import BudgetReport
 from client.cache import CacheControl
 from client.configuring import Configuration
+from client.costs import CostReport, Wanted
 from client.events import RunEvent
 from client.inputs import Input
 from client.limits import LimitsReport
+from client.models import ModelsReport
 from client.run import DEFAULT_BY, RedriveOptions, Run
 from client.settings import Settings
 from client.temporal import calls_named
@@ -78,6 +85,11 @@ class Orchestrator:
     def settings(self) -> Settings:
         """What the connection was made from."""
         return self._backend.settings
+
+    @property
+    def breakers(self) -> BreakerControl:
+        """The circuit breakers of providers, models and keys: how they stand, and holding one open or closed by hand."""
+        return BreakerControl(self._backend)
 
     @property
     def cache(self) -> CacheControl:
@@ -239,6 +251,39 @@ class Orchestrator:
     async def limits(self) -> LimitsReport:
         """What every limit has free now, and who waits for one."""
         return await standing_limits.report(self._backend.database)
+
+    async def models(self) -> ModelsReport:
+        """What each tier means, and how its models, their providers and keys stand."""
+        return await standing_models.report(self._backend)
+
+    async def costs(
+        self,
+        *by: str,
+        since: datetime | timedelta = told_costs.LAST,
+        until: datetime | None = None,
+        agent: str | None = None,
+        tenant: str | None = None,
+        user: str | None = None,
+        model: str | None = None,
+        run: str | None = None,
+    ) -> CostReport:
+        """What model calls cost, by agent or by whatever is named, and a forecast of today (UTC) with how it was made.
+
+        Args:
+            by: agent, user, tenant, key, model, provider, tier, run, step, attempt, day, hour; many are allowed.
+            since: a moment, or so far back from now; a day where nothing is said.
+            until: a moment; calls that began then or later do not count.
+            agent: only this agent's; the same goes for what follows. A run counts with its sub-runs.
+
+        Raises:
+            InvalidInputError: costs cannot be told by one of `by`, or a moment has no time zone.
+        """
+        wanted = Wanted(by or ("agent",), since=since, until=until, agent=agent, tenant=tenant, user=user, model=model, run=run)
+        return await told_costs.report(self._backend.database, wanted)
+
+    async def budgets(self) -> BudgetReport:
+        """Every budget in its present period, with what is spent and reserved; and who waits for one."""
+        return await standing_budgets.report(self._backend.database, (await self.config.effective()).budgets)
 
     async def _begin(self, new: runs.NewRun, text: str, current: AgentDefinition, limits: Limits | None, priority: Priority | None) -> Run:
         """Write the run, then have Temporal start it: a crash in between is mended by the repeated start."""

@@ -1,21 +1,52 @@
-"""Budgets over many runs, as the books keep them: which are past their soft line, who waits for which, where each stands."""
+"""Budgets over many runs: what each has spent in its period, who is past its soft line, and which runs wait for one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from state.pool import Database
 
 CHANNEL = "holdfast_budgets"
-"""Where a soft line that is passed, or left again, is announced."""
-_PRESENT = "starts_at = date_trunc(period, clock_timestamp(), 'UTC')"
+"""Announces a soft line that is passed, or left: JSON with `budget`, `name`, `passed` and `share`."""
 
 
 @dataclass(frozen=True, slots=True)
-class BudgetPeriod:
-    """One budget in one period, with what was spent and what is reserved by calls in the air."""
+class BudgetLine:
+    """One budget that a call must fit into: whose (`id`, as in `team-day:acme`), for which period, and its limits."""
+
+    name: str
+    id: str
+    period: str
+    cost_usd: Decimal | None = None
+    tokens: int | None = None
+    calls: int | None = None
+    soft: float = 0.8
+
+    def row(self) -> dict[str, Any]:
+        """As the database functions take it."""
+        cost = None if self.cost_usd is None else str(self.cost_usd)
+        limits = {"cost_usd": cost, "tokens": self.tokens, "calls": self.calls, "soft": self.soft}
+        return {"budget": self.id, "name": self.name, "period": self.period} | limits
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A budget that has no room, in which of its dimensions, and when its period turns. The run's own budget never turns."""
+
+    budget: str
+    name: str
+    dimension: str
+    turns_in_s: float | None
+    in_the_air: bool
+    """There is room once the calls in the air have ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetState:
+    """One budget in one period; the limits are as the last call was told them."""
 
     budget: str
     name: str
@@ -25,7 +56,7 @@ class BudgetPeriod:
     cost_limit_usd: Decimal | None
     token_limit: int | None
     call_limit: int | None
-    soft: Decimal
+    soft: float
     spent_usd: Decimal
     reserved_usd: Decimal
     unknown_usd: Decimal
@@ -33,12 +64,12 @@ class BudgetPeriod:
     reserved_tokens: int
     spent_calls: int
     reserved_calls: int
-    share: Decimal
+    share: float
     soft_since: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
-class BudgetWait:
+class Waiting:
     """A run's step that goes on when the budget's period turns, or somebody raises it."""
 
     run_id: str
@@ -48,25 +79,27 @@ class BudgetWait:
     until: datetime | None
 
 
-async def soft_now(database: Database) -> list[str]:
-    """The budgets that are past their soft line in the present period."""
-    rows = await database.fetch(f"select budget from budget_periods where soft_since is not null and {_PRESENT}")  # noqa: S608 - our own text
-    return [row["budget"] for row in rows]
-
-
-async def present(database: Database) -> list[BudgetPeriod]:
+async def current(database: Database) -> list[BudgetState]:
     """Every budget in the period that is now, by name; one that no call has touched yet in it is not there."""
+    return await _states(database, "true")
+
+
+async def past_soft_line(database: Database) -> list[BudgetState]:
+    """The budgets whose soft line is passed now; what a worker's local copy of them is made of."""
+    return await _states(database, "soft_since is not null")
+
+
+async def turns(database: Database) -> dict[str, float]:
+    """In how many seconds each kind of period turns, by the database's clock."""
     rows = await database.fetch(
-        "select budget, name, period, starts_at, extract(epoch from starts_at + ('1 ' || period)::interval - clock_timestamp())::float8 "  # noqa: S608
-        "as turns_in_s, cost_limit_usd, token_limit, call_limit, soft, spent_usd, reserved_usd, unknown_usd, spent_tokens, "
-        f"reserved_tokens, spent_calls, reserved_calls, budget_share(b) as share, soft_since "
-        f"from budget_periods b where {_PRESENT} order by budget, period"
+        "select p as period, extract(epoch from date_trunc(p, at) + ('1 ' || p)::interval - at)::float8 as turns_in_s "
+        "from unnest(array['hour', 'day', 'month']) p, (select now() at time zone 'UTC' as at) n"
     )
-    return [BudgetPeriod(**dict(row)) for row in rows]
+    return {row["period"]: row["turns_in_s"] for row in rows}
 
 
 async def wait(database: Database, run_id: str, step: int, budget: str, wait_s: float) -> None:
-    """Note that a step waits for a budget, so that whoever raises it knows whom to wake."""
+    """Note that a step waits for a budget, so that whoever raises it knows whom to wake; saying it again moves only the end."""
     await database.execute(
         "insert into budget_waits (run_id, step, budget, until) values ($1, $2, $3, clock_timestamp() + make_interval(secs => $4)) "
         "on conflict (run_id, step, budget) do update set until = excluded.until",
@@ -77,12 +110,27 @@ async def wait(database: Database, run_id: str, step: int, budget: str, wait_s: 
     )
 
 
-async def waiting(database: Database) -> list[BudgetWait]:
+async def no_longer_waits(database: Database, run_id: str, step: int | None = None) -> None:
+    """Forget that a step, or a run with any of its steps, waits."""
+    await database.execute("delete from budget_waits where run_id = $1 and step = coalesce($2, step)", run_id, step)
+
+
+async def waiting(database: Database) -> list[Waiting]:
     """Who waits for which budget, the longest first. A step that has begun since, or whose time is long up, waits no more."""
     rows = await database.fetch(
         "select w.run_id, w.step, w.budget, w.since, w.until from budget_waits w "
         "where coalesce(w.until > clock_timestamp() - interval '1 minute', true) and not exists (select 1 from model_calls m "
         "where m.run_id = w.run_id and m.step = w.step and m.started_at > w.since and m.state in ('in_flight', 'recorded')) "
-        "order by w.since"
+        "order by w.since, w.run_id"
     )
-    return [BudgetWait(**dict(row)) for row in rows]
+    return [Waiting(**dict(row)) for row in rows]
+
+
+async def _states(database: Database, condition: str) -> list[BudgetState]:
+    rows = await database.fetch(
+        "select budget, name, period, starts_at, extract(epoch from budget_turns_at(b) - clock_timestamp())::float8 as turns_in_s, "  # noqa: S608 - our own text
+        "cost_limit_usd, token_limit, call_limit, soft::float8, spent_usd, reserved_usd, unknown_usd, spent_tokens, reserved_tokens, "
+        "spent_calls, reserved_calls, budget_share(b)::float8 as share, soft_since from budget_periods b "
+        f"where starts_at = date_trunc(period, clock_timestamp(), 'UTC') and {condition} order by budget, period"
+    )
+    return [BudgetState(**dict(row)) for row in rows]

@@ -8,24 +8,13 @@ from decimal import Decimal
 from typing import Any
 
 from state import transcripts
+from state.budgets import BudgetLine as BudgetLine
+from state.budgets import Refusal as Refusal
 from state.pool import Database
 from workflows.contracts.errors import UnknownRunError
 from workflows.contracts.messages import Message, ModelResponse, Price, Role, Usage
 from workflows.contracts.redaction import redact
 from workflows.contracts.runs import Appendix, ModelCallRequest
-
-
-@dataclass(frozen=True, slots=True)
-class BudgetLine:
-    """One budget that a call must fit into: whose (`id`, as in `team-day:acme`), for which period, and its limits."""
-
-    name: str
-    id: str
-    period: str
-    cost_usd: Decimal | None = None
-    tokens: int | None = None
-    calls: int | None = None
-    soft: float = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +45,6 @@ class Plan:
     price_factor: Decimal = Decimal(1)
     """The part of the ordinary price that is paid; the prices here hold it already."""
     budgets: tuple[BudgetLine, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A budget that has no room, in which of its dimensions, and when its period turns. The run's own budget never turns."""
-
-    budget: str
-    name: str
-    dimension: str
-    turns_in_s: float | None
-    in_the_air: bool
-    """There is room once the calls in the air have ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +191,7 @@ async def begin(database: Database, request: ModelCallRequest, plan: Plan) -> Be
         plan.batch,
         plan.cache,
         plan.price_factor,
-        [_budget(line) for line in plan.budgets],
+        [line.row() for line in plan.budgets],
     )
     if found is None or found["outcome"] == "no_run":
         raise _no_run(request)
@@ -288,23 +265,19 @@ def _reason(failure: str) -> str:
     return redact(transcripts.storable(failure))
 
 
-def _budget(line: BudgetLine) -> dict[str, Any]:
-    cost = None if line.cost_usd is None else str(line.cost_usd)
-    limits = {"cost_usd": cost, "tokens": line.tokens, "calls": line.calls, "soft": line.soft}
-    return {"budget": line.id, "name": line.name, "period": line.period} | limits
-
-
 async def settle_orphans(database: Database, older_than_s: float) -> int:
     """Charge as unknown what was reserved for calls that began so long ago that no worker can still have them in the air.
 
     Such a call's run ended before any retry could settle it. Batches take their time and are left alone. Returns how many there were.
     """
-    found: int = await database.fetchval(
-        "select count(charge_unknown(m.call_id, 'transient', 'its worker ended while the call was in the air')) from model_calls m "
-        "where m.state = 'in_flight' and not m.batch and m.started_at < now() - make_interval(secs => $1)",
+    # Each in a transaction of its own: a sweep that held one call's budgets while it waits for another's books could deadlock.
+    left = await database.fetch(
+        "select call_id from model_calls where state = 'in_flight' and not batch and started_at < now() - make_interval(secs => $1)",
         older_than_s,
     )
-    return found
+    for row in left:
+        await charge_unknown(database, row["call_id"], "transient", "its worker ended while the call was in the air")
+    return len(left)
 
 
 def _appendix(appendix: Appendix) -> dict[str, Any]:

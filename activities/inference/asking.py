@@ -8,6 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from state.budgets import Refusal
 from state.model_calls import SubRun
 from workflows.contracts.agents import AgentDefinition, Cache
 from workflows.contracts.messages import Message, ModelRequest, ModelResponse, Price, ToolSchema
@@ -66,6 +67,8 @@ class Refused:
     outcome: str
     unknown_usd: Decimal
     refused_by: str | None
+    refusals: tuple[Refusal, ...] = ()
+    """Every budget that has no room, the worst first."""
 
 
 def whole(definition: AgentDefinition, tools: tuple[ToolSchema, ...], since: datetime | None = None) -> Asked:

@@ -109,6 +109,12 @@ def _charged(recorded: ModelTurn | CompactOutcome, unknown_usd: Decimal) -> dict
 def _why(request: ModelCallRequest, refused: Refused) -> str:
     if refused.outcome == "context_full":
         return "the conversation does not fit the model's context window"
+    shared = next((refusal for refusal in refused.refusals if refusal.turns_in_s is not None), None)
+    if shared is not None:
+        return (
+            f"budget {shared.budget}: the next call could pass its {shared.dimension}; its period turns in {shared.turns_in_s:.0f} s, "
+            f"or raise it: `holdfast config set budgets.{shared.name}.{shared.dimension} …`"
+        )
     whose = "this run" if refused.refused_by in (None, request.run_id) else f"the calling run {refused.refused_by}"
     return f"limit cost_usd: the next call could pass what is left of the budget of {whose} ({request.agent.limits.cost_usd} USD here)"
 

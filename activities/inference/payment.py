@@ -170,7 +170,7 @@ class Payment:
         refusal = planning.worth_waiting(self._means.router.settings, begun) if begun.outcome == "over_budget" else None
         if refusal is not None:
             raise await self._waiting_for_budget(refusal)
-        return Refused(begun.outcome, begun.unknown_usd, begun.refused_by)
+        return Refused(begun.outcome, begun.unknown_usd, begun.refused_by, begun.refusals)
 
     def _has_larger(self, admitted: Admitted) -> bool:
         window = admitted.option.candidate.worst.window_tokens
@@ -285,7 +285,7 @@ class Payment:
         """Record a cached answer under this step: it costs nothing."""
         provider, _, model = hit.model.partition(":") if ":" in hit.model else ("cache", "", hit.response.model)
         begun = await model_calls.begin(
-            self._means.database, self._request, planning.free_plan(self._request, self._asked, provider, model, hit.kind)
+            self._means.database, self._request, planning.free_plan(self._request, self._asked, provider, model, hit)
         )
         if begun.outcome != "go":
             return (begun.turn or {}, begun.unknown_usd) if begun.outcome == "recorded" else Refused(begun.outcome, begun.unknown_usd, None)

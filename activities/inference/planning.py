@@ -13,7 +13,9 @@ from activities.inference.asking import Asked
 from activities.inference.demands import Caller, Estimate
 from activities.inference.routing import CACHE_TOKENS, Candidate, Needs
 from state import transcripts
-from state.model_calls import Begun, BudgetLine, Looked, Plan, Refusal
+from state.budgets import BudgetLine, Refusal
+from state.model_calls import Begun, Looked, Plan
+from state.response_cache import Hit
 from workflows.contracts.inference import EVERY, BudgetEntry, BudgetScope, InferenceSettings, Rates
 from workflows.contracts.messages import Message, ModelRequest, Role
 from workflows.contracts.runs import ModelCallRequest
@@ -79,12 +81,12 @@ def plan(settings: InferenceSettings, step: ModelCallRequest, asked: Asked, admi
     )
 
 
-def free_plan(step: ModelCallRequest, asked: Asked, provider: str, model: str, cached: str) -> Plan:
-    """What an answer from the cache takes: nothing."""
+def free_plan(step: ModelCallRequest, asked: Asked, provider: str, model: str, hit: Hit) -> Plan:
+    """What an answer from the cache takes: nothing; and what it saves."""
     return Plan(
         provider=provider,
         model=model,
-        reason=f"{cached} hit in the response cache",
+        reason=f"{hit.kind} hit in the response cache",
         worker=WORKER,
         overhead_tokens=overhead_tokens(asked),
         estimate_factor=ESTIMATE_FACTOR,
@@ -94,7 +96,8 @@ def free_plan(step: ModelCallRequest, asked: Asked, provider: str, model: str, c
         input_usd=Decimal(0),
         output_usd=Decimal(0),
         tier=step.agent.model,
-        cache=cached,
+        cache=hit.kind,
+        decision={"saved_usd": str(hit.saved_usd)},
     )
 
 

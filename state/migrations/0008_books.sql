@@ -73,6 +73,13 @@ language sql immutable as $$
         0)
 $$;
 
+-- When a budget's period ends, by UTC.
+create function budget_turns_at(b budget_periods) returns timestamptz
+language sql immutable as $$
+    select (b.starts_at at time zone 'UTC' + case b.period when 'hour' then interval '1 hour' when 'day' then interval '1 day' else interval '1 month' end)
+           at time zone 'UTC'
+$$;
+
 -- The rows of the budgets in the period that is now, made where they are missing. Locks nothing that was there; new rows are made in
 -- the order of their names, so that two calls never wait for each other's.
 create function budget_period_ids(p_budgets jsonb) returns bigint[]
@@ -211,14 +218,14 @@ begin
        and (b.cost_limit_usd, b.token_limit, b.call_limit, b.soft, b.name) is distinct from (x.cost_usd, x.tokens, x.calls, x.soft, x.name);
     for d in
         select b.budget, b.name, k.dimension, k.room, k.room_settled,
-               extract(epoch from b.starts_at + ('1 ' || b.period)::interval - clock_timestamp()) as turns_in_s
+               extract(epoch from budget_turns_at(b) - clock_timestamp()) as turns_in_s
           from budget_periods b, lateral (values
                ('cost_usd', answer_within(b.cost_limit_usd - b.spent_usd - b.reserved_usd, p_tokens, p_input_price, p_output_price),
                             answer_within(b.cost_limit_usd - b.spent_usd, p_tokens, p_input_price, p_output_price)),
                ('tokens', (b.token_limit - b.spent_tokens - b.reserved_tokens - p_tokens)::numeric,
                           (b.token_limit - b.spent_tokens - p_tokens)::numeric),
-               ('calls', case when b.spent_calls + b.reserved_calls < b.call_limit then 'infinity' when b.call_limit is not null then -1 end,
-                         case when b.spent_calls < b.call_limit then 'infinity' else -1 end::numeric)
+               ('calls', case when b.spent_calls + b.reserved_calls < b.call_limit then 'infinity'::numeric when b.call_limit is not null then -1 end,
+                         case when b.spent_calls < b.call_limit then 'infinity'::numeric else -1 end)
           ) as k(dimension, room, room_settled)
          where b.period_id = any(p_ids) and k.room is not null
          order by k.room, b.budget, k.dimension
@@ -398,7 +405,8 @@ begin
            price_version = p_price_version, input_tokens = p_input, cached_tokens = p_cached, cache_write_tokens = p_cache_write,
            output_tokens = p_output, request_id = p_request_id, simulated = p_simulated, model = p_model, failure_class = null,
            failure = null, finished_at = now(),
-           saved_usd = case when v.price_factor > 0 and v.price_factor < 1 then p_cost / v.price_factor - p_cost else saved_usd end
+           saved_usd = case when v.cache is not null then coalesce((v.decision->>'saved_usd')::numeric, 0)
+                            when v.price_factor > 0 and v.price_factor < 1 then p_cost / v.price_factor - p_cost else saved_usd end
      where call_id = p_call;
     update runs set spent_usd = spent_usd + p_cost - case when v_late then v.cost_usd else 0 end,
            reserved_usd = reserved_usd - case when v_late then 0 else v.reserved_usd end,
