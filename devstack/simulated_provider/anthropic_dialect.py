@@ -8,7 +8,8 @@ from typing import Any
 
 from devstack.simulated_provider.dialect import BadRequestError, ErrorReply, Incoming, Planned, frame, pieces, text_of
 from devstack.simulated_provider.faults import Fault, FaultKind
-from devstack.simulated_provider.limits import Bucket, Verdict
+from devstack.simulated_provider.gauges import Gauge
+from devstack.simulated_provider.limits import CONCURRENCY, Verdict
 from devstack.simulated_provider.policy import SimulatedRequest
 from workflows.contracts.messages import FinishReason, Message, Role, ToolCall, ToolSchema, Usage
 
@@ -117,6 +118,8 @@ class AnthropicDialect:
         """HTTP 429 with type `rate_limit_error`."""
         what = str(verdict.refused_by).replace("_", " ")
         message = f"This request would exceed the rate limit of {what} per minute for {model}."
+        if verdict.refused_by == CONCURRENCY:
+            message = "Number of concurrent connections has exceeded your rate limit."
         return ErrorReply(429, _error_body("rate_limit_error", message))
 
     def error_frame(self, fault: Fault) -> bytes:
@@ -124,7 +127,7 @@ class AnthropicDialect:
         _, kind, message = _ERRORS[fault.kind]
         return _event("error", error={"type": kind, "message": message})
 
-    def limit_headers(self, buckets: dict[str, Bucket]) -> dict[str, str]:
+    def limit_headers(self, buckets: dict[str, Gauge]) -> dict[str, str]:
         """`anthropic-ratelimit-*`; reset times are RFC 3339."""
         headers = {}
         now = datetime.now(UTC)

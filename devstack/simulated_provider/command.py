@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--journal", type=Path, help="write one JSON line a request to this file")
     add("--fault", action="append", default=[], metavar="KIND,FIELD=VALUE,…", help="as in rate_limited,nth=3,retry_after_s=2")
     add("--limit", action="append", default=[], metavar="MODEL,FIELD=VALUE,…", help="as in *,requests_per_minute=100")
+    add("--limit-later", action="append", default=[], metavar="SECONDS,MODEL,FIELD=VALUE,…", help="a limit that comes into force later")
     add("--latency", action="append", default=[], metavar="MODEL,FIELD=VALUE,…", help="as in *,first_token_s=0.3")
     add("--key", action="append", help="accept only this API key (many allowed); without it every key is accepted")
     add("--batch-s", type=float, default=0.0, help="seconds that a batch takes")
@@ -80,6 +81,9 @@ def _provider(options: argparse.Namespace) -> SimulatedProvider:
         seed=options.seed,
         batch_s=options.batch_s,
     )
+    for text in options.limit_later:
+        after_s, _, rest = text.partition(",")
+        provider.changes.append((_seconds("--limit-later", after_s), dict([_named_rule(Limits, "--limit-later", rest)])))
     for text in options.fault:
         head, fields = _fields("--fault", text)
         provider.add_fault(_rule(Fault, "--fault", text, {"kind": head, **fields}))
@@ -89,6 +93,13 @@ def _provider(options: argparse.Namespace) -> SimulatedProvider:
 def _named_rule(model: type[_Rule], flag: str, text: str) -> tuple[str, _Rule]:
     head, fields = _fields(flag, text)
     return head, _rule(model, flag, text, fields)
+
+
+def _seconds(flag: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise SettingsError(f"{flag}: {text!r} is no number of seconds") from error
 
 
 def _fields(flag: str, text: str) -> tuple[str, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""The control endpoints: rules, limits, latency, batches and the journal of a running simulated provider, over HTTP."""
+"""The control endpoints: rules, limits, keys, outages, latency, batches and the journal of a running simulated provider, over HTTP."""
 
 from __future__ import annotations
 
@@ -11,24 +11,32 @@ from pydantic import TypeAdapter, ValidationError
 from devstack.simulated_provider.faults import Fault
 from devstack.simulated_provider.latency import Latency
 from devstack.simulated_provider.limits import Limits
+from devstack.simulated_provider.outage import Outage
 
 if TYPE_CHECKING:
     from devstack.simulated_provider.server import SimulatedProvider
 
 _FAULTS = TypeAdapter(list[Fault] | Fault)
 _LIMITS = TypeAdapter(dict[str, Limits])
+_OUTAGE = TypeAdapter(Outage)
+_KEYS = TypeAdapter(list[str] | None)
 _LATENCY = TypeAdapter(dict[str, Latency])
 _SECONDS = TypeAdapter(float)
 
 
 def add_control_routes(app: web.Application, provider: SimulatedProvider) -> None:
-    """Serve `/control/…`: health, faults, limits, latency, batches, journal."""
+    """Serve `/control/…`: health, faults, limits, outage, keys, latency, batches, journal."""
     control = _Control(provider)
     app.router.add_get("/control/health", control.health)
     app.router.add_get("/control/faults", control.faults)
     app.router.add_post("/control/faults", control.add_faults)
     app.router.add_delete("/control/faults", control.clear_faults)
+    app.router.add_get("/control/limits", control.limits)
     app.router.add_put("/control/limits", control.change_limits)
+    app.router.add_get("/control/outage", control.outage)
+    app.router.add_put("/control/outage", control.begin_outage)
+    app.router.add_delete("/control/outage", control.end_outage)
+    app.router.add_put("/control/keys", control.change_keys)
     app.router.add_put("/control/latency", control.change_latency)
     app.router.add_put("/control/batch_s", control.change_batches)
     app.router.add_get("/control/batches", control.batches)
@@ -73,8 +81,35 @@ class _Control:
         self._provider.clear_faults()
         return web.Response(status=204)
 
+    async def limits(self, http: web.Request) -> web.Response:
+        return web.json_response(self._provider.limiter.report())
+
     async def change_limits(self, http: web.Request) -> web.Response:
-        self._provider.change_limits(await _read(http, _LIMITS))
+        try:
+            after_s = _SECONDS.validate_python(http.query.get("after_s", "0"))
+        except ValidationError as error:
+            raise web.HTTPUnprocessableEntity(text="after_s must be a number of seconds") from error
+        self._provider.change_limits(await _read(http, _LIMITS), after_s)
+        return web.Response(status=204)
+
+    async def outage(self, http: web.Request) -> web.Response:
+        switch = self._provider.outages
+        return web.json_response({"outage": switch.outage.model_dump() if switch.outage else None, "refused": switch.refused})
+
+    async def begin_outage(self, http: web.Request) -> web.Response:
+        outage = await _read(http, _OUTAGE)
+        if outage.kind == "unreachable" and outage.for_s is None:
+            raise web.HTTPUnprocessableEntity(text="for_s is needed: no request could end an outage in which nobody can connect")
+        await self._provider.begin_outage(outage)
+        return web.Response(status=204)
+
+    async def end_outage(self, http: web.Request) -> web.Response:
+        await self._provider.end_outage()
+        return web.Response(status=204)
+
+    async def change_keys(self, http: web.Request) -> web.Response:
+        keys = await _read(http, _KEYS)
+        self._provider.keys = None if keys is None else frozenset(keys)
         return web.Response(status=204)
 
     async def change_latency(self, http: web.Request) -> web.Response:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from devstack.simulated_provider.faults import Fault
-from devstack.simulated_provider.limits import Bucket, Verdict
+from devstack.simulated_provider.gauges import Gauge
+from devstack.simulated_provider.limits import Verdict
 from devstack.simulated_provider.policy import SimulatedAnswer, SimulatedRequest
 from workflows.contracts.messages import FinishReason, ToolCall, Usage
 
@@ -91,7 +92,7 @@ class Dialect(Protocol):
         """An error in mid-stream, after HTTP 200."""
         ...
 
-    def limit_headers(self, buckets: dict[str, Bucket]) -> dict[str, str]:
+    def limit_headers(self, buckets: dict[str, Gauge]) -> dict[str, str]:
         """The headers that tell what is left of each limit."""
         ...
 

@@ -27,6 +27,8 @@ _SHORTEST_PAUSE_S = 0.01
 """Tokens that fall into less than this are sent together: a timer per token would cost more than the answer."""
 _RETRIABLE = frozenset({FaultKind.RATE_LIMITED, FaultKind.UNAVAILABLE, FaultKind.OVERLOADED, FaultKind.SERVER_ERROR})
 _OUTPUT_WHEN_NOT_GIVEN = 16
+SHOWN_OF_KEY = 4
+"""Last characters of a key that the journal shows, and that limits and faults name it by."""
 
 
 @dataclass(slots=True)
@@ -60,30 +62,35 @@ class Exchange:
             incoming = await self._read()
         except BadRequestError as error:
             return self._refuse(self.dialect.bad_request(str(error)), None)
-        fault = self._refused_key() or self.provider.faults.before_answer(incoming.request)
+        fault = self.provider.outages.fault(incoming.request.model) or self._refused_key()
+        fault = fault or self.provider.faults.before_answer(incoming.request, self.entry.key)
         if fault and fault.kind not in CHANGES_ANSWER and not _shows_in_stream(fault, incoming):
             return self._refuse_by(fault)
         demand = Demand(self._input_tokens(incoming), incoming.max_output_tokens or _OUTPUT_WHEN_NOT_GIVEN)
-        verdict = self.provider.limiter.admit(incoming.request.model, demand)
+        verdict = self.provider.limiter.admit(incoming.request.model, demand, self.entry.key)
         self.headers |= self.dialect.limit_headers(verdict.buckets)
         if verdict.refused_by:
             if not verdict.too_large:
                 self._tell_wait(verdict.retry_after_s, RetryAfterForm.SECONDS)
             return self._refuse(self.dialect.rate_limited(verdict, incoming.request.model), "limit")
         try:
+            return await self._work(incoming, fault)
+        finally:
+            self.provider.limiter.settle(verdict, demand, self.entry.usage.output_tokens if self.entry.usage else 0)
+
+    async def _work(self, incoming: Incoming, fault: Fault | None) -> web.StreamResponse:
+        try:
             planned, fault = self.provider.answerer.plan(incoming, self.entry.request_id, fault)
         except Exception:
             traceback.print_exc()
             return self._refuse_by(Fault(kind=FaultKind.SERVER_ERROR, name="policy_raised"))
         self._charge(planned, fault)
-        try:
-            return await self._deliver(incoming, planned, fault)
-        finally:
-            self.provider.limiter.settle(incoming.request.model, demand, planned.usage.output_tokens)
+        return await self._deliver(incoming, planned, fault)
 
     async def _read(self) -> Incoming:
         key = self.http.headers.get("Idempotency-Key")
         self.entry.idempotency_key = unquote(key) if key is not None else None
+        self.entry.key = (self.dialect.key_of(self.http.headers) or "")[-SHOWN_OF_KEY:]
         try:
             body = json.loads(await self.http.read())
         except ValueError as error:

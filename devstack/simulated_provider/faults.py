@@ -69,7 +69,8 @@ class Fault(Frozen):
         name: how the journal calls it; the kind if not given.
         model: only this model; `*` and `?` are wildcards.
         contains: only conversations (instructions included) that hold this text.
-        nth: only the nth request, from 1, of those that fit the model and the text.
+        key: only requests whose API key ends so; at most four characters.
+        nth: only the nth request, from 1, of those that fit the model, the text and the key.
         probability: fire by chance, drawn from `seed`.
         count: fire at most so often.
         retry_after_s: seconds that the client is told to wait, where the kind tells any.
@@ -80,6 +81,7 @@ class Fault(Frozen):
     name: str = ""
     model: str = "*"
     contains: str = ""
+    key: str = Field(default="", max_length=4)
     nth: int | None = Field(default=None, ge=1)
     probability: float = Field(default=1.0, ge=0, le=1)
     seed: int = 0
@@ -101,8 +103,10 @@ class _Armed:
     seen: int = 0
     fired: int = 0
 
-    def fits(self, request: SimulatedRequest, has_calls: bool) -> bool:
+    def fits(self, request: SimulatedRequest, has_calls: bool, key: str) -> bool:
         fault = self.fault
+        if not key.endswith(fault.key):
+            return False
         if fault.kind is FaultKind.MALFORMED_ARGUMENTS and not has_calls:
             return False
         if not fnmatchcase(request.model, fault.model):
@@ -147,9 +151,9 @@ class FaultTable:
         """Each rule with the number of times it fired."""
         return [(armed.fault, armed.fired) for armed in self._armed]
 
-    def before_answer(self, request: SimulatedRequest) -> Fault | None:
-        """The first rule that fires before the model is asked."""
-        return self._first(request, _BEFORE_ANSWER)
+    def before_answer(self, request: SimulatedRequest, key: str = "") -> Fault | None:
+        """The first rule that fires before the model is asked, by a request with this end of a key."""
+        return self._first(request, _BEFORE_ANSWER, key=key)
 
     def on_answer(self, request: SimulatedRequest) -> Fault | None:
         """The first rule that fires on an answer with tool calls."""
@@ -163,8 +167,8 @@ class FaultTable:
         """The first rule that fires on a request of a batch when its turn has come."""
         return self._first(request, _BEFORE_ANSWER | {FaultKind.BATCH_EXPIRES})
 
-    def _first(self, request: SimulatedRequest, kinds: frozenset[FaultKind], *, has_calls: bool = False) -> Fault | None:
+    def _first(self, request: SimulatedRequest, kinds: frozenset[FaultKind], *, has_calls: bool = False, key: str = "") -> Fault | None:
         for armed in self._armed:
-            if armed.fault.kind in kinds and armed.fits(request, has_calls) and armed.fires():
+            if armed.fault.kind in kinds and armed.fits(request, has_calls, key) and armed.fires():
                 return armed.fault
         return None

@@ -35,6 +35,8 @@ class JournalEntry:
     dialect: str
     request_id: str
     model: str = ""
+    key: str = ""
+    """The last four characters of the key that was used."""
     idempotency_key: str | None = None
     streamed: bool = False
     finished_at: float | None = None

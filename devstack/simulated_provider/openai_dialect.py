@@ -7,7 +7,8 @@ from typing import Any
 
 from devstack.simulated_provider.dialect import BadRequestError, ErrorReply, Incoming, Planned, frame, masked, pieces, text_of
 from devstack.simulated_provider.faults import Fault, FaultKind
-from devstack.simulated_provider.limits import Bucket, Verdict
+from devstack.simulated_provider.gauges import Gauge
+from devstack.simulated_provider.limits import CONCURRENCY, Verdict
 from devstack.simulated_provider.policy import SimulatedRequest
 from workflows.contracts.messages import FinishReason, Message, Role, ToolCall, ToolSchema, Usage
 
@@ -138,10 +139,12 @@ class OpenAIDialect:
 
     def rate_limited(self, verdict: Verdict, model: str) -> ErrorReply:
         """HTTP 429 with code `rate_limit_exceeded`, type `requests` or `tokens`."""
-        kind = "requests" if verdict.refused_by == "requests" else "tokens"
+        kind = "requests" if verdict.refused_by in ("requests", CONCURRENCY) else "tokens"
         message = f"Rate limit reached for {model} on {kind} per min."
         if verdict.too_large:
             message = f"Request too large for {model} on {kind} per min. The input or output tokens must be reduced."
+        if verdict.refused_by == CONCURRENCY:
+            message = f"Rate limit reached for {model}: too many requests at once."
         return ErrorReply(429, _error_body(kind, "rate_limit_exceeded", message))
 
     def error_frame(self, fault: Fault) -> bytes:
@@ -149,7 +152,7 @@ class OpenAIDialect:
         _, kind, code, message = _ERRORS[fault.kind]
         return frame(_error_body(kind, code, message))
 
-    def limit_headers(self, buckets: dict[str, Bucket]) -> dict[str, str]:
+    def limit_headers(self, buckets: dict[str, Gauge]) -> dict[str, str]:
         """`x-ratelimit-*`; durations as in `1m0.5s` or `20ms`."""
         headers = {}
         tokens = buckets.get("tokens") or buckets.get("input_tokens")

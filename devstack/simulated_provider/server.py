@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -24,6 +25,7 @@ from devstack.simulated_provider.latency import Latency
 from devstack.simulated_provider.limits import ANY_MODEL, Limits, RateLimiter
 from devstack.simulated_provider.openai_batches import add_openai_batch_routes
 from devstack.simulated_provider.openai_dialect import OpenAIDialect
+from devstack.simulated_provider.outage import Outage, OutageSwitch
 from devstack.simulated_provider.policy import Policy
 
 HOST = "127.0.0.1"
@@ -36,9 +38,10 @@ class SimulatedProvider:
 
     Args:
         policy: what the model answers; without one it says that it is simulated.
-        limits: by model name, `*` (each model) or `account` (all together).
         latency: by model name or `*`.
+        limits: by model name, `*` (each model), `key:` and a key's last four characters, `key:*` (each key), or `account` (all together).
         keys: API keys that are accepted; None accepts every key that is not empty.
+        changes: seconds after the start, and the limits that come into force then.
         journal_path: also write the journal there, one JSON line a request.
         batch_s: seconds that a batch takes.
     """
@@ -51,14 +54,18 @@ class SimulatedProvider:
     port: int = 0
     seed: int = 0
     batch_s: float = 0.0
+    changes: list[tuple[float, Mapping[str, Limits]]] = field(default_factory=list)
     faults: FaultTable = field(default_factory=FaultTable)
     limiter: RateLimiter = field(default_factory=RateLimiter)
+    outages: OutageSwitch = field(default_factory=OutageSwitch)
     requests: Journal = field(default_factory=Journal)
     answerer: Answerer = field(init=False)
     batches: Batches = field(init=False)
     random: Random = field(init=False)
     id_prefix: str = field(default_factory=lambda: f"sim-req-{secrets.token_hex(4)}")
     _runner: web.AppRunner | None = None
+    _site: web.TCPSite | None = None
+    _later: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.random = Random(self.seed)  # noqa: S311  reproducible chance, not a secret
@@ -102,9 +109,31 @@ class SimulatedProvider:
         """How often the rules of this name fired."""
         return sum(count for fault, count in self.faults.fired() if fault.label == name)
 
-    def change_limits(self, limits: Mapping[str, Limits]) -> None:
-        """Put new limits in force at once; what was used stays used."""
-        self.limiter.change(limits)
+    def change_limits(self, limits: Mapping[str, Limits], after_s: float = 0.0) -> None:
+        """Put new limits in force, at once or some seconds later; what was used stays used."""
+        if not after_s:
+            self.limiter.change(limits)
+            return
+
+        async def change() -> None:
+            self.limiter.change(limits)
+
+        self._do_later(after_s, change)
+
+    async def begin_outage(self, outage: Outage) -> None:
+        """Let every call fail from now on, until `for_s` is over or `end_outage`."""
+        await self.end_outage()
+        self.outages.on(outage)
+        if outage.kind == "unreachable":
+            await self._hang_up()
+            if outage.for_s is not None:
+                self._do_later(outage.for_s, lambda: self._end_if_still(outage))
+
+    async def end_outage(self) -> None:
+        """Answer again; does nothing when no outage is in force."""
+        self.outages.off()
+        if self._runner is not None and self._site is None:
+            await self._listen(self._runner)
 
     def latency_of(self, model: str) -> Latency:
         """The latency of the next call of this model."""
@@ -122,17 +151,49 @@ class SimulatedProvider:
         # A client that hangs up cancels its handler: that is how the journal knows.
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, HOST, self.port, backlog=1024)
-        await site.start()
-        self.port = self._runner.addresses[0][1]
+        await self._listen(self._runner)
+        for after_s, limits in self.changes:
+            self.change_limits(limits, after_s)
 
     async def stop(self) -> None:
         """Hang up on whoever is connected and close the journal."""
+        for task in self._later:
+            task.cancel()
         self.batches.stop()
         if self._runner is not None:
             await self._runner.cleanup()
-            self._runner = None
+            self._runner = self._site = None
         self.requests.close()
+
+    async def _end_if_still(self, outage: Outage) -> None:
+        if self.outages.outage is outage:
+            await self.end_outage()
+
+    async def _listen(self, runner: web.AppRunner) -> None:
+        self._site = web.TCPSite(runner, HOST, self.port, backlog=1024)
+        await self._site.start()
+        self.port = runner.addresses[0][1]
+
+    async def _hang_up(self) -> None:
+        """Listen no more; connections close as soon as what is in the air on them is answered."""
+        if self._runner is None or self._site is None or self._runner.server is None:
+            return
+        await self._site.stop()
+        self._site = None
+        for connection in self._runner.server.connections:
+            if connection._current_request is None:  # nothing public tells an idle one, and `close` leaves it open
+                connection.force_close()
+            else:
+                connection.close()
+
+    def _do_later(self, after_s: float, act: Callable[[], Awaitable[None]]) -> None:
+        async def wait_and_act() -> None:
+            await asyncio.sleep(after_s)
+            await act()
+
+        task = asyncio.ensure_future(wait_and_act())
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
 
     def _handler(self, dialect: Dialect) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(http: web.Request) -> web.StreamResponse:

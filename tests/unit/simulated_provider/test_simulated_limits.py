@@ -35,18 +35,17 @@ def test_requests_pass_up_to_the_limit_and_then_have_to_wait(clock: Clock) -> No
 
 def test_reserved_output_that_was_not_written_comes_back(clock: Clock) -> None:
     limiter = RateLimiter({"m": Limits(tokens_per_minute=60)}, clock)
-    assert limiter.admit("m", ONE).refused_by is None
-    assert limiter.admit("m", ONE).refused_by is None
+    first, second = limiter.admit("m", ONE), limiter.admit("m", ONE)
+    assert (first.refused_by, second.refused_by) == (None, None)
     assert limiter.admit("m", ONE).refused_by == "tokens"
-    limiter.settle("m", ONE, output_tokens=0)
-    limiter.settle("m", ONE, output_tokens=10)
+    limiter.settle(first, ONE, output_tokens=0)
+    limiter.settle(second, ONE, output_tokens=10)
     assert limiter.admit("m", ONE).refused_by is None
 
 
 def test_written_output_counts_after_the_fact(clock: Clock) -> None:
     limiter = RateLimiter({"m": Limits(output_tokens_per_minute=60)}, clock)
-    limiter.admit("m", ONE)
-    limiter.settle("m", ONE, output_tokens=90)
+    limiter.settle(limiter.admit("m", ONE), ONE, output_tokens=90)
     refused = limiter.admit("m", ONE)
     assert (refused.refused_by, refused.retry_after_s) == ("output_tokens", pytest.approx(31))
 
@@ -112,3 +111,70 @@ def test_a_request_that_waits_as_it_was_told_passes(before: int, pause_s: float)
     if verdict.refused_by:
         clock.at += verdict.retry_after_s + 1e-6
         assert limiter.admit("m", ONE).refused_by is None
+
+
+def test_each_key_has_limits_of_its_own_beside_the_models(clock: Clock) -> None:
+    limiter = RateLimiter({"key:*": Limits(requests_per_minute=1), "key:rich": Limits(requests_per_minute=2)}, clock)
+    assert [limiter.admit("m", ONE, key).refused_by for key in ("aaaa", "bbbb", "aaaa")] == [None, None, "requests"]
+    assert [limiter.admit("m", ONE, "rich").refused_by for _ in range(3)] == [None, None, "requests"]
+    refused = {entry["of"]: entry["refused"] for entry in limiter.report()}
+    assert refused == {"key:aaaa": 1, "key:bbbb": 0, "key:rich": 1}
+
+
+def test_so_many_calls_at_once_and_no_more(clock: Clock) -> None:
+    limiter = RateLimiter({ACCOUNT: Limits(concurrency=2)}, clock)
+    first, second = limiter.admit("a", ONE), limiter.admit("b", ONE)
+    assert limiter.admit("c", ONE).refused_by == "concurrency"
+    limiter.settle(first, ONE, 0)
+    limiter.settle(first, ONE, 0)  # a second time it frees nothing
+    assert [limiter.admit("c", ONE).refused_by for _ in range(2)] == [None, "concurrency"]
+    assert second.refused_by is None
+
+
+def test_a_lowered_window_counts_what_passed_before(clock: Clock) -> None:
+    limiter = RateLimiter({"m": Limits(requests_per_minute=10, mode="window")}, clock)
+    for _ in range(5):
+        limiter.admit("m", ONE)
+    limiter.change({"m": Limits(requests_per_minute=4, mode="window")})
+    refused = limiter.admit("m", ONE)
+    assert (refused.refused_by, refused.retry_after_s) == ("requests", pytest.approx(60))
+    clock.at += 60
+    assert [limiter.admit("m", ONE).refused_by for _ in range(5)] == [None] * 4 + ["requests"]
+
+
+def test_a_report_tells_what_was_used_of_what_was_allowed(clock: Clock) -> None:
+    limiter = RateLimiter({"m": Limits(requests_per_minute=60, tokens_per_minute=6000)}, clock)
+    for _ in range(31):
+        limiter.settle(limiter.admit("m", ONE), ONE, output_tokens=5)
+        clock.at += 1
+    limiter.change({"m": Limits(requests_per_minute=30, tokens_per_minute=6000)})
+    for _ in range(30):
+        limiter.admit("m", ONE)
+        clock.at += 2
+    requests, tokens = limiter.report()
+    assert (requests["used"], requests["refused"], requests["per_minute"], requests["seconds"]) == (61, 0, 30, 89)
+    assert requests["allowed"] == pytest.approx(31 + 29)
+    assert tokens["used"] == 31 * 15 + 30 * 30
+
+
+@settings(deadline=None)
+@given(st.integers(1, 12), st.lists(st.tuples(st.floats(0, 40), st.integers(1, 8), st.integers(0, 20)), min_size=1, max_size=40))
+def test_a_strict_window_never_lets_more_through_in_any_minute(limit: int, arrivals: list[tuple[float, int, int]]) -> None:
+    clock = Clock()
+    limiter = RateLimiter({"m": Limits(requests_per_minute=limit, tokens_per_minute=limit * 30, mode="window")}, clock)
+    passed: list[tuple[float, int]] = []
+    for pause_s, together, written in arrivals:
+        clock.at += pause_s
+        verdicts = [limiter.admit("m", ONE) for _ in range(together)]
+        for verdict in verdicts:
+            if verdict.refused_by is None:
+                limiter.settle(verdict, ONE, written)
+                passed.append((clock.at, 10 + written))
+        if verdicts[-1].refused_by:
+            clock.at += limiter.admit("m", ONE).retry_after_s
+            assert limiter.admit("m", ONE).refused_by is None, "who waits as told must pass"
+            passed.append((clock.at, 30))
+    for start, _ in passed:
+        within = [tokens for at, tokens in passed if start <= at < start + 60]
+        assert len(within) <= limit
+        assert sum(within) <= limit * 30
