@@ -16,6 +16,7 @@ from activities.inference.demands import Caller, Estimate, demands
 from activities.inference.limiter import Alternative, Ask, Lease, Limiter, Postponed, Slot
 from activities.inference.providers.protocol import Provider
 from activities.inference.routing import Candidate, Route, weighted_order
+from activities.inference.told_limits import refusing
 from workflows.contracts.errors import FailureClass, StepError
 from workflows.contracts.inference import InferenceSettings, Priority, Rates
 from workflows.contracts.messages import ModelResponse
@@ -26,6 +27,8 @@ KEY_WAIT_S = 2.0
 """How long a step is sent away for when the command that prints its only key still runs."""
 EARLY_S = 1.0
 """How long before its slot a postponed step comes back: Temporal's timers are not to the millisecond, a slot is."""
+COME_BACK = 0.6
+"""The part of an expected wait after which a step without a slot asks again: a handful of times over the longest backlog."""
 
 
 class Key(Protocol):
@@ -145,7 +148,8 @@ class Admission:
         )
         given = await self.limiter.acquire(ask)
         if isinstance(given, Postponed):
-            raise delayed(given.wait_s, given.limit)
+            # Earlier than expected: had it been told too much, nobody would be there to take the room.
+            raise delayed(given.wait_s, given.limit, back_in_s=given.wait_s * COME_BACK)
         return await self._at_its_time(options[given.index], given, settings.in_process_wait_s)
 
     async def _at_its_time(self, option: Option, slot: Slot, patience_s: float) -> Admitted:
@@ -181,6 +185,8 @@ class Admission:
         """
         if self.limiter is not None and admitted.lease is not None:
             self.limiter.told(admitted.lease, error.told)
+            if error.failure_class is FailureClass.THROTTLED and error.retry_after_s:
+                self.limiter.cool_down(refusing(admitted.lease.alternative), error.retry_after_s)
             if error.spend_unknown:
                 self.limiter.settle(admitted.lease, None)
             else:
@@ -264,12 +270,12 @@ class Admission:
         return StepError(f"No model can answer: {why}.", failure_class=FailureClass.CALLER, code="no_candidate")
 
 
-def delayed(wait_s: float, limit: str) -> StepError:
-    """The step leaves the worker, and comes back when its slot is near."""
+def delayed(wait_s: float, limit: str, back_in_s: float | None = None) -> StepError:
+    """The step leaves the worker, and comes back when its slot is near, or to learn more of when that is."""
     return StepError(
         f"delayed, about {wait_s:.0f} s: {limit}",
         failure_class=FailureClass.THROTTLED,
-        retry_after_s=max(0.05, wait_s - EARLY_S),
+        retry_after_s=max(0.05, min(wait_s - EARLY_S, wait_s if back_in_s is None else back_in_s)),
         code="own_limit",
         exact=True,
     )
