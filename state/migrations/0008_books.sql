@@ -337,7 +337,7 @@ begin
     v_output := least(p_max_output, p_window - v_tokens, v_allowed);
     if v_periods <> '{}' then
         perform 1 from budget_periods b where b.period_id = any(v_periods) order by b.period_id for update;
-        select least(v_output, room.output), refusals || room.refusals into v_output, refusals
+        select least(v_output, room.output), begin_budgeted_call.refusals || room.refusals into v_output, refusals
           from budget_room(v_periods, p_budgets, v_tokens, p_min_output, p_input_price, p_output_price) room;
     end if;
     if refusals <> '[]' then
