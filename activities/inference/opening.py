@@ -10,8 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 import structlog
 
 from activities.identity import WORKER
-from activities.inference.admission import Keys
-from activities.inference.keys import LOOK_EVERY_S, Keyring, OnRenewed
+from activities.inference.keys import LOOK_EVERY_S, Keyring, KeyView, OnRenewed
 from activities.inference.routing import Router
 from state import worker_keys
 from state.pool import Database
@@ -28,9 +27,9 @@ class ConfiguredInference:
         self.keyring = Keyring(environ, clock)
         self._worker = worker
         self._settings: InferenceSettings | None = None
-        self._current: tuple[Router, Keys] | None = None
+        self._current: tuple[Router, KeyView] | None = None
 
-    def take(self, settings: InferenceSettings) -> tuple[Router, Keys]:
+    def take(self, settings: InferenceSettings) -> tuple[Router, KeyView]:
         """Router and keys by these settings; the same ones as before when nothing has changed.
 
         Raises:

@@ -233,3 +233,22 @@ def test_exit_codes_hold_over_many_processes(shell: Shell):
     codes += [shell.run("show", "nobody").returncode for _ in range(MANY)]
 
     assert codes == [0] * MANY + [2] * MANY
+
+
+def test_models_and_breakers_are_told_and_a_breaker_is_held_by_hand(shell: Shell):
+    started_one = shell.run("run", "desk", "hello")
+    assert started_one.returncode == 0, started_one.stderr
+    told = shell.json("models")
+    used = next(each for each in told["models"] if each["calls"])
+    provider = used["name"].partition(":")[0]
+    assert told["tiers"]
+    assert used["name"] in shell.run("models").stdout
+    scope = f"provider:{provider}"
+    refused = shell.run("breakers", "open", scope)
+    assert (refused.returncode, "--reason" in refused.stderr) == (2, True)
+    assert shell.json("breakers", "open", scope, "--reason", "a test", "--by", "ann")["forced"] == "open"
+    try:
+        assert f"{scope}  held open by ann: a test" in shell.run("breakers").stdout
+        assert [each["scope"] for each in shell.json("breakers", "list", scope)] == [scope]
+    finally:
+        assert shell.run("breakers", "auto", scope).stderr == f"{scope}: closed\n"
