@@ -44,6 +44,10 @@ class Metrics:
         self._cost = meter.create_counter(names.COST, "USD", "What the paid model calls cost.")
         self._unknown_cost = meter.create_counter(names.UNKNOWN_COST, "USD", "Charged for calls whose outcome nobody knows.")
         self._waits = seconds(names.WAIT_DURATION, "Waiting for what is not work, by what is waited for.", RUN_BUCKETS_S)
+        self._refusals = meter.create_counter(names.BUDGET_REFUSALS, "{call}", "Calls that a budget had no room for.")
+        self._breakers = meter.create_counter(names.BREAKER_CHANGES, "{change}", "Circuit breakers that changed their state.")
+        self._cache = meter.create_counter(names.CACHE_LOOKUPS, "{lookup}", "Questions to the response cache, by what it found.")
+        self._downgrades = meter.create_counter(names.DOWNGRADES, "{call}", "Calls served by a lower tier than asked for.")
 
     def run_started(self, agent: str) -> None:
         """A run began."""
@@ -86,6 +90,22 @@ class Metrics:
     def wait(self, wait_for: str, wait_s: float) -> None:
         """A wait ended."""
         self._waits.record(wait_s, {names.WAIT_FOR: wait_for})
+
+    def budget_refused(self, attributes: Attributes) -> None:
+        """A budget had no room for a call."""
+        self._refusals.add(1, _clean(attributes))
+
+    def breaker_changed(self, attributes: Attributes) -> None:
+        """A circuit breaker went over into another state."""
+        self._breakers.add(1, _clean(attributes))
+
+    def cache_asked(self, attributes: Attributes) -> None:
+        """The response cache was asked."""
+        self._cache.add(1, _clean(attributes))
+
+    def downgraded(self, attributes: Attributes) -> None:
+        """A call went to a lower tier than the one asked for."""
+        self._downgrades.add(1, _clean(attributes))
 
 
 def _clean(attributes: Attributes) -> Attributes:

@@ -123,11 +123,18 @@ class ToolSpan(_TimedSpan):
         metrics.tool(duration_s, measured)
 
 
-def model_call_span(*, provider: str, model: str, agent: str | None = None, max_output_tokens: int | None = None) -> ModelCallSpan:
-    """Trace and time one request to a provider, by the GenAI conventions: `with model_call_span(…) as span: …`."""
+def model_call_span(
+    *, provider: str, model: str, agent: str | None = None, max_output_tokens: int | None = None, tier: str | None = None
+) -> ModelCallSpan:
+    """Trace and time one request to a provider, by the GenAI conventions: `with model_call_span(…) as span: …`.
+
+    `tier` is what the agent asked for; tokens and cost are counted by it.
+    """
     measured: Attributes = {names.OPERATION: names.CHAT, names.PROVIDER: provider, names.REQUEST_MODEL: model}
     if agent is not None:
         measured[names.AGENT] = agent
+    if tier is not None:
+        measured[names.TIER] = tier
     told = measured | {names.REQUEST_MAX_TOKENS: max_output_tokens} if max_output_tokens is not None else dict(measured)
     return ModelCallSpan(signals(), f"{names.CHAT} {model}", told, measured)
 

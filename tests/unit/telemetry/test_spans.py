@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import Link, SpanContext, StatusCode, TraceFlags
 from temporalio.exceptions import ApplicationError
 
-from telemetry import signals
+from telemetry import inference, signals
 from telemetry.context import bind_run
 from telemetry.metrics import Metrics
 from telemetry.spans import error_type_of, model_call_span, record_unknown_spend, record_wait, tool_span
@@ -206,3 +206,36 @@ def test_switched_off_a_block_costs_next_to_nothing() -> None:
 
     assert _best_us(model_call) < 20  # measured: 1 µs on an idle core; the bound is loose for busy machines
     assert _best_us(tool) < 20
+
+
+def test_each_count_has_its_metric_and_bounded_attributes(recorded: Recorded) -> None:
+    inference.record_limit_wait(1.5)
+    inference.record_budget_wait(60.0)
+    inference.record_budget_refusal("team-day", "tokens")
+    inference.record_breaker_change("openai", "open")
+    inference.record_cache("exact", agent="support")
+    inference.record_downgrade("smart", "fast", agent="support")
+    waits = sorted(str(attributes["holdfast.wait_for"]) for attributes, _ in recorded.points("holdfast.wait.duration"))
+    assert waits == ["budget", "limits"]
+    assert recorded.points("holdfast.budget.refusals") == [({"holdfast.budget": "team-day", "holdfast.dimension": "tokens"}, 1)]
+    assert recorded.points("holdfast.breaker.changes") == [({"holdfast.breaker": "openai", "holdfast.breaker_state": "open"}, 1)]
+    assert recorded.points("holdfast.cache.lookups") == [({"holdfast.cache": "exact", "gen_ai.agent.name": "support"}, 1)]
+    taken = {"holdfast.tier": "smart", "holdfast.tier_taken": "fast", "gen_ai.agent.name": "support"}
+    assert recorded.points("holdfast.downgrades") == [(taken, 1)]
+
+
+def test_tokens_and_cost_are_counted_by_tier(recorded: Recorded) -> None:
+    with model_call_span(provider="openai", model="gpt-5", tier="smart") as span:
+        span.record_usage(Usage(input_tokens=10, output_tokens=3), Decimal("0.5"))
+    [(cost, _)] = recorded.points("holdfast.cost")
+    assert cost["holdfast.tier"] == "smart"
+    assert {attributes["holdfast.tier"] for attributes, _ in recorded.points("gen_ai.client.token.usage")} == {"smart"}
+
+
+def test_nothing_is_counted_while_metrics_are_off() -> None:
+    signals.install(signals.OFF)
+    inference.record_limit_wait(1.5)
+    inference.record_budget_refusal("team-day", "tokens")
+    inference.record_breaker_change("openai", "open")
+    inference.record_cache("miss", agent="support")
+    inference.record_downgrade("smart", "fast", agent="support")
