@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ log = structlog.get_logger("holdfast.client")
 
 DEFAULT_BY: Final = "python client"
 WAKE_AT_ONCE: Final = 20
+TAKE_OVER_S: Final = 4.0
+"""Twice the time in which a change reaches a worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +162,7 @@ class Configuration:
             self._database,
             Change(document=document, author=author, reason=reason, expected_version=old.version, rolled_back_to=rolled_back_to),
         )
-        return Changed(version, await self._wake() if old.document.get("budgets") != document.get("budgets") else 0)
+        return Changed(version, await self._wake(version) if old.document.get("budgets") != document.get("budgets") else 0)
 
     async def _bases(self) -> list[tuple[str | None, InferenceSettings]]:
         """What changes are laid over, each once: what live workers' files say, the one that was seen last first."""
@@ -169,12 +172,14 @@ class Configuration:
         found = [(row.worker, InferenceSettings.model_validate(row.file_settings)) for row in reversed(distinct.values())]
         return [*found] if found else [(None, BUILT_IN)]
 
-    async def _wake(self) -> int:
+    async def _wake(self, version: int) -> int:
         """Tell every run that waits for a budget to look again; one that misses it goes on when the period turns."""
         try:
             rows = await self._database.fetch("select distinct run_id from budget_waits")
         except asyncpg.UndefinedTableError:
             return 0
+        if rows:
+            await self._taken_over(version)
         gate = asyncio.Semaphore(WAKE_AT_ONCE)
 
         async def wake(run_id: str) -> bool:
@@ -187,6 +192,13 @@ class Configuration:
             return True
 
         return sum(await asyncio.gather(*(wake(row["run_id"]) for row in rows)))
+
+    async def _taken_over(self, version: int) -> None:
+        """Wait a moment until live workers have the version: a run that looks again under the old one would wait until the period turns."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TAKE_OVER_S):
+                while any(row.live and row.version < version for row in await configuration.workers(self._database)):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
 
 
 def _status(row: WorkerRow, newest: int) -> WorkerStatus:
