@@ -125,7 +125,7 @@ class Orchestrator:
             tenant: whose it is; keys are per tenant.
             idempotency_key: the caller's name for this request: the same key is the same run.
             limits: instead of the definition's limits.
-            priority: instead of the definition's: urgent, high, normal, low; or batch, which takes the provider's Batch API.
+            priority: instead of the definition's: urgent, high, normal, low, batch.
             run_id: an id of the caller's choice, instead of a new one.
 
         Raises:

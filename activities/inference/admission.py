@@ -138,6 +138,15 @@ class Admission:
         alternatives = [self._alternative(option, request) for option in options] if self.limiter else []
         if self.limiter is None or not any(alternative.demands for alternative in alternatives):
             return Admitted(options[0])
+        try:
+            return await self._slot(self.limiter, options, alternatives, request)
+        except BaseException:
+            # Where an option is a breaker's one probe, it is the only option; another call may send it now.
+            self._unsent(options[0])
+            raise
+
+    async def _slot(self, limiter: Limiter, options: Sequence[Option], alternatives: Sequence[Alternative], request: Request) -> Admitted:
+        """The option that has room, at its time."""
         settings = self._settings.limiter
         ask = Ask(
             ticket=request.ticket,
@@ -146,7 +155,7 @@ class Admission:
             horizon_s=settings.horizon_s[request.priority],
             passed_by_s=settings.passed_by_s[request.priority],
         )
-        given = await self.limiter.acquire(ask)
+        given = await limiter.acquire(ask)
         if isinstance(given, Postponed):
             # Earlier than expected: had it been told too much, nobody would be there to take the room.
             raise delayed(given.wait_s, given.limit, back_in_s=given.wait_s * COME_BACK)
@@ -211,10 +220,13 @@ class Admission:
 
     def not_sent(self, admitted: Admitted) -> None:
         """The call was not made after all: everything is given back."""
-        if self.breakers is not None:
-            self.breakers.gave_up(admitted.option.scopes)
+        self._unsent(admitted.option)
         if self.limiter is not None and admitted.lease is not None:
             self.limiter.give_back(admitted.lease)
+
+    def _unsent(self, option: Option) -> None:
+        if self.breakers is not None:
+            self.breakers.gave_up(option.scopes, sent=False)
 
     def _alternative(self, option: Option, request: Request) -> Alternative:
         candidate = option.candidate

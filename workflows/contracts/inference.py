@@ -6,7 +6,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from workflows.contracts.messages import Frozen
 
@@ -22,7 +22,7 @@ class Priority(StrEnum):
     NORMAL = "normal"
     LOW = "low"
     BATCH = "batch"
-    """Not urgent at all: model calls go through the provider's Batch API, where it has one, at half the price."""
+    """Not urgent at all: the last in line. The providers' Batch APIs are not used for it yet."""
 
 
 class Rates(Frozen):
@@ -232,11 +232,6 @@ class CacheSettings(Frozen):
     max_entries: int = Field(default=100_000, ge=1)
     stale_s: float = Field(default=86_400, ge=0)
     """How old an answer may be that is given, marked as such, when no model can be reached at all."""
-    semantic: bool = False
-    """Also find answers to requests that mean the same; needs the extension `vector` and `embedding_model`."""
-    embedding_model: str | None = None
-    """PROVIDER:MODEL of an openai-dialect provider."""
-    similarity: float = Field(default=0.95, gt=0, le=1)
 
 
 class LimiterSettings(Frozen):
@@ -259,6 +254,13 @@ class LimiterSettings(Frozen):
         }
     )
     """How much later an urgent call may come and still go first: what bounds the wait of the others."""
+
+    @field_validator("horizon_s", "passed_by_s", mode="before")
+    @classmethod
+    def _others_keep_their_defaults(cls, value: Any, info: ValidationInfo) -> Any:
+        """Settings that name some priorities leave the others as they are."""
+        default = cls.model_fields[str(info.field_name)].get_default(call_default_factory=True)
+        return {**default, **value} if isinstance(value, dict) else value
 
 
 class AlertSettings(Frozen):
@@ -326,9 +328,6 @@ def _contradictions(settings: InferenceSettings) -> Any:
     for model in settings.models:
         if ":" not in model:
             yield f"models.{model}: must be PROVIDER:MODEL"
-    cache = settings.cache
-    if cache.semantic and (cache.embedding_model or "").partition(":")[0] not in settings.providers:
-        yield f"cache.embedding_model: {cache.embedding_model!r} must be PROVIDER:MODEL with a provider of {known}, as cache.semantic is on"
 
 
 def _downgrades(settings: InferenceSettings, name: str) -> Any:
