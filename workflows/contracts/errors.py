@@ -28,8 +28,11 @@ HoldfastError
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from workflows.contracts.messages import ToldLimit
+if TYPE_CHECKING:  # every command imports the errors; pydantic would cost each a sixth of a second
+    from workflows.contracts.messages import ToldLimit
+
 
 
 class FailureClass(StrEnum):
