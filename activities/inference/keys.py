@@ -26,7 +26,7 @@ LOOK_EVERY_S: Final = 2.0
 RUN_EVERY_S: Final = 300.0
 """How often commands are run again."""
 REFUSED_AGAIN_S: Final = 5.0
-"""A command that was run so lately is not run again because of a refusal: it would print the same."""
+"""A command that was run so lately because of a refusal is not run again because of another: it would print the same."""
 CLOSE_AFTER_S: Final = 60.0
 """How long a replaced connection stays open unused: a call that was admitted by it may still wait for its slot."""
 
@@ -91,6 +91,8 @@ class Slot:
     connection: Connection | None = None
     problem: str | None = None
     read_at: float | None = None
+    refused_at: float | None = None
+    """When a refusal last had it read again."""
     reading: asyncio.Task[None] | None = field(default=None, repr=False)
 
     @property
@@ -180,7 +182,7 @@ class Keyring:
         slot = next((each for each in self._slots.values() if each.base.name == provider and each.key == key.name), None)
         if slot is None or slot.source is None:
             return False
-        if slot.connection is key.connection and not self._ran_lately(slot):
+        if slot.connection is key.connection and not self._refused_lately(slot):
             await asyncio.shield(self._start_reading(slot))
         return slot.connection is not None and slot.connection is not key.connection
 
@@ -219,9 +221,13 @@ class Keyring:
         every_s = RUN_EVERY_S if slot.source.command is not None else 0.0
         return slot.read_at is None or self._clock() - slot.read_at >= every_s
 
-    def _ran_lately(self, slot: Slot) -> bool:
-        command = slot.source is not None and slot.source.command is not None
-        return command and slot.read_at is not None and self._clock() - slot.read_at < REFUSED_AGAIN_S
+    def _refused_lately(self, slot: Slot) -> bool:
+        """Whether a read that an earlier refusal asked for is over already, and so lately that another would find the same."""
+        if slot.source is None or slot.source.command is None or (slot.reading is not None and not slot.reading.done()):
+            return False
+        lately = slot.refused_at is not None and self._clock() - slot.refused_at < REFUSED_AGAIN_S
+        slot.refused_at = slot.refused_at if lately else self._clock()
+        return lately
 
     def _start_reading(self, slot: Slot) -> asyncio.Task[None]:
         if slot.reading is None or slot.reading.done():
@@ -273,7 +279,11 @@ class Keyring:
 def _base(name: str, entry: ProviderEntry, source: Source | None) -> ProviderSettings:
     """All of a provider's connection but its secret."""
     return ProviderSettings(
-        name=name, dialect=Dialect(entry.dialect), base_url=entry.base_url or None, key_variable=source.place if source else None
+        name=name,
+        dialect=Dialect(entry.dialect),
+        base_url=entry.base_url or None,
+        key_variable=source.place if source else None,
+        prompt_cache=entry.prompt_cache,
     )
 
 

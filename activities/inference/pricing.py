@@ -18,6 +18,8 @@ MILLION = Decimal(1_000_000)
 DEFAULT_WINDOW_TOKENS = 128_000
 CACHE_WRITE_FACTOR = Decimal("1.25")
 """What writing a provider's prompt cache costs over plain input, at most."""
+_BILLS_CACHE_WRITES = "anthropic"
+"""Whose models cost more where they write the cache; it matters for prices of one's own, the table knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ def charge(price_provider: str, model: str, usage: Usage, override: ModelSetting
         cached_price = override.cached_input_usd_per_million
         cached = usage.cached_input_tokens if cached_price is not None else 0
         cost = (usage.input_tokens - cached) * override.input_usd_per_million + usage.output_tokens * override.output_usd_per_million
+        cost += usage.cache_write_tokens * override.input_usd_per_million * (_write_factor(price_provider) - 1)
         return Price(cost_usd=(cost + cached * (cached_price or 0)) / MILLION, version=OVERRIDE_VERSION)
     counted = genai_prices.Usage(
         input_tokens=usage.input_tokens,
@@ -66,7 +69,13 @@ def worst(price_provider: str, model: str, override: ModelSettings | None) -> Wo
     whole_input = charge(price_provider, model, Usage(input_tokens=window), override).cost_usd / window
     output = charge(price_provider, model, Usage(input_tokens=window, output_tokens=1_000), override).cost_usd - whole_input * window
     own_price = override is not None and override.input_usd_per_million is not None
-    return Worst(whole_input if own_price else whole_input * CACHE_WRITE_FACTOR, output / 1_000, window)
+    factor = _write_factor(price_provider) if own_price else CACHE_WRITE_FACTOR
+    return Worst(whole_input * factor, output / 1_000, window)
+
+
+def _write_factor(price_provider: str) -> Decimal:
+    """How much more than plain input the writing of the cache costs, for prices of one's own."""
+    return CACHE_WRITE_FACTOR if price_provider == _BILLS_CACHE_WRITES else Decimal(1)
 
 
 def _known_window(price_provider: str, model: str) -> int:

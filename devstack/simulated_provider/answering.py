@@ -50,7 +50,7 @@ class Answerer:
 
     def _usage(self, incoming: Incoming, written: int) -> Usage:
         read = input_tokens(incoming.request)
-        cached, stored = self._prefixes.read_and_remember(incoming.request) if incoming.caches or self.always_caches else (0, 0)
+        cached, stored = self._prefixes.read_and_remember(incoming.request, None if self.always_caches else incoming.breakpoints)
         return Usage(
             input_tokens=read,
             cached_input_tokens=cached,

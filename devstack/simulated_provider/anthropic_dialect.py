@@ -11,8 +11,10 @@ from devstack.simulated_provider.faults import Fault, FaultKind
 from devstack.simulated_provider.gauges import Gauge
 from devstack.simulated_provider.limits import CONCURRENCY, Verdict
 from devstack.simulated_provider.policy import SimulatedRequest
+from devstack.simulated_provider.tokens import FIRST_MESSAGE
 from workflows.contracts.messages import FinishReason, Message, Role, ToolCall, ToolSchema, Usage
 
+_MOST_BREAKPOINTS = 4
 _STOP = {
     FinishReason.STOP: "end_turn",
     FinishReason.TOOL_CALLS: "tool_use",
@@ -63,8 +65,16 @@ class AnthropicDialect:
             if not body.get(required):
                 raise BadRequestError(f"{required}: Field required")
         messages: list[Message] = []
+        breakpoints = _head_breakpoints(body)
         for raw in body["messages"]:
-            messages += _messages(raw)
+            understood = _messages(raw)
+            breakpoints += [FIRST_MESSAGE + len(messages) + at for at in _breakpoints(raw, len(understood))]
+            messages += understood
+        if len(breakpoints) > _MOST_BREAKPOINTS:
+            found = f"Found {len(breakpoints)}."
+            raise BadRequestError(f"A maximum of {_MOST_BREAKPOINTS} blocks with cache_control may be provided. {found}")
+        if "cache_control" in body:
+            breakpoints.append(FIRST_MESSAGE + len(messages) - 1)
         schema = ((body.get("output_config") or {}).get("format") or {}).get("schema")
         request = SimulatedRequest(
             model=body["model"],
@@ -77,7 +87,7 @@ class AnthropicDialect:
             request=request,
             stream=bool(body.get("stream")),
             max_output_tokens=body["max_tokens"],
-            caches="cache_control" in body or _has_breakpoint(body),
+            breakpoints=tuple(breakpoints),
             bills_cache_writes=True,
         )
 
@@ -171,12 +181,20 @@ def _parsed(arguments: str) -> Any:
         return {}
 
 
-def _has_breakpoint(body: dict[str, Any]) -> bool:
-    parts = [*(body.get("tools") or ()), *(body["system"] if isinstance(body.get("system"), list) else ())]
-    for message in body["messages"]:
-        if isinstance(message.get("content"), list):
-            parts += message["content"]
-    return any("cache_control" in part for part in parts)
+def _head_breakpoints(body: dict[str, Any]) -> list[int]:
+    """One entry a mark at tools (0) or instructions (1)."""
+    system = body["system"] if isinstance(body.get("system"), list) else ()
+    return [at for at, parts in enumerate((body.get("tools") or (), system)) for part in parts if "cache_control" in part]
+
+
+def _breakpoints(raw: Any, understood: int) -> list[int]:
+    """Which of the messages that a wire message was understood as end at a mark: results come first, one each, all else is the last."""
+    content = raw.get("content") if isinstance(raw, dict) else None
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    results = [part for part in parts if part.get("type") == "tool_result"]
+    places = [(at, part) for at, part in enumerate(results)]
+    places += [(understood - 1, part) for part in parts if part.get("type") != "tool_result"]
+    return [at for at, part in places if "cache_control" in part]
 
 
 def _messages(raw: Any) -> list[Message]:

@@ -28,8 +28,8 @@ class Incoming:
     stream: bool
     max_output_tokens: int | None
     include_usage: bool = True
-    caches: bool = True
-    """Whether the prompt cache is used: always in one dialect, where the request asks for it in the other."""
+    breakpoints: tuple[int, ...] | None = None
+    """Where the prompt cache is asked to remember: 0 after the tools, 1 after the instructions, then one a message. None: anywhere."""
     bills_cache_writes: bool = False
 
 

@@ -100,6 +100,11 @@ class ModelRequest(Frozen):
     """(run, step): sent to providers that take a request id, and journalled by the simulated provider."""
     metadata: dict[str, str] = {}
 
+    @property
+    def run_id(self) -> str:
+        """The run of the idempotency key `run:step`; empty when the key has another shape."""
+        return self.idempotency_key.rpartition(":")[0]
+
 
 class LimitKind(StrEnum):
     """What a provider's limit counts."""

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from activities.inference.providers.connection import client_options, idempotency_header
 from activities.inference.providers.messages_stream import MessagesGathering
+from activities.inference.providers.prompt_cache import mark_breakpoints
 from activities.inference.providers.sdk_provider import OpenStream, SdkErrors, SdkProvider
 from activities.inference.providers.wire import parsed_arguments
 from workflows.contracts.messages import Message, ModelRequest, Role
@@ -29,17 +30,19 @@ class AnthropicMessages(SdkProvider):
         name: stands before the colon in model ids.
         client: an SDK client built with `max_retries=0`; others are refused with `SettingsError`. Its OpenTelemetry spans
             should be off (`open_telemetry=False`), because Holdfast writes its own.
+        prompt_cache: let the provider remember the beginnings of requests that the next ones repeat.
     """
 
     errors = SdkErrors(anthropic.APIConnectionError, anthropic.APIStatusError)
     request_id_header = "request-id"
 
-    def __init__(self, name: str, client: anthropic.AsyncAnthropic) -> None:
+    def __init__(self, name: str, client: anthropic.AsyncAnthropic, *, prompt_cache: bool = True) -> None:
         super().__init__(name, client, tuple(filter(None, (client.api_key, client.auth_token))))
         self._client = client
+        self._prompt_cache = prompt_cache
 
     @classmethod
-    def connect(cls, name: str, api_key: SecretStr, base_url: str | None = None) -> Self:
+    def connect(cls, name: str, api_key: SecretStr, base_url: str | None = None, *, prompt_cache: bool = True) -> Self:
         """A provider with its own connections; `base_url` None means api.anthropic.com."""
         client = anthropic.AsyncAnthropic(
             api_key=api_key.get_secret_value(),
@@ -48,7 +51,7 @@ class AnthropicMessages(SdkProvider):
             http_client=anthropic.DefaultAioHttpClient(**client_options(base_url)),
             open_telemetry=False,
         )
-        return cls(name, client)
+        return cls(name, client, prompt_cache=prompt_cache)
 
     def offer_batches(self) -> None:
         """Open the Batch API beside it, over the same connections."""
@@ -60,7 +63,7 @@ class AnthropicMessages(SdkProvider):
         return await self._client.post(
             "/v1/messages",
             cast_to=SdkMessage,
-            body=body_of(request),
+            body=body_of(request, prompt_cache=self._prompt_cache),
             options={"headers": idempotency_header(request.idempotency_key)},
             stream=True,
             stream_cls=anthropic.AsyncStream[RawMessageStreamEvent],
@@ -70,8 +73,8 @@ class AnthropicMessages(SdkProvider):
         return MessagesGathering(request)
 
 
-def body_of(request: ModelRequest) -> dict[str, Any]:
-    """The request as the dialect writes it.
+def body_of(request: ModelRequest, *, prompt_cache: bool = False) -> dict[str, Any]:
+    """The request as the dialect writes it, with breakpoints for the prompt cache if that is wanted.
 
     A temperature is sent as it is: newer models refuse it, and the refusal names it, which is better than ignoring it.
     """
@@ -91,6 +94,8 @@ def body_of(request: ModelRequest) -> dict[str, Any]:
     if request.output_schema is not None:
         schema = anthropic.transform_schema(request.output_schema)
         body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
+    if prompt_cache:
+        mark_breakpoints(body)
     return body
 
 

@@ -40,6 +40,7 @@ class ProviderSettings(Frozen):
         api_key: read from the environment by the entry point; never written anywhere.
         key_variable: the environment variable that the key comes from, for error messages. By default the dialect's own;
             None together with a base URL means that the server needs no key.
+        prompt_cache: ask for the provider's prompt cache where the dialect lets us ask.
         batch_api: whether the server has the dialect's Batch API; None: only the dialect's own server has.
     """
 
@@ -48,6 +49,7 @@ class ProviderSettings(Frozen):
     base_url: str | None = None
     api_key: SecretStr | None = None
     key_variable: str | None = None
+    prompt_cache: bool = True
     batch_api: bool | None = None
 
     @property
@@ -90,10 +92,10 @@ def _connect(setting: ProviderSettings, key: SecretStr) -> SdkProvider:
     if setting.dialect is Dialect.ANTHROPIC:
         from activities.inference.providers.anthropic_messages import AnthropicMessages
 
-        return AnthropicMessages.connect(setting.name, key, setting.base_url)
+        return AnthropicMessages.connect(setting.name, key, setting.base_url, prompt_cache=setting.prompt_cache)
     from activities.inference.providers.openai_chat import OpenAIChat
 
-    return OpenAIChat.connect(setting.name, key, setting.base_url)
+    return OpenAIChat.connect(setting.name, key, setting.base_url, prompt_cache=setting.prompt_cache)
 
 
 def _checked_key(setting: ProviderSettings) -> SecretStr:

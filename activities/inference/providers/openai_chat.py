@@ -6,6 +6,7 @@ models: both are rebuilt per call at a cost that grows with the conversation, an
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -30,18 +31,23 @@ class OpenAIChat(SdkProvider):
         name: stands before the colon in model ids.
         client: an SDK client built with `max_retries=0`; others are refused with `SettingsError`.
         output_limit: what the server calls the limit of output tokens; `max_tokens` for older compatible servers.
+        prompt_cache: name the run to the provider's prompt cache, so that its calls meet the same part of it. The cache itself is
+            automatic in this dialect; servers other than openai's own may refuse the name.
     """
 
     errors = SdkErrors(openai.APIConnectionError, openai.APIStatusError)
     request_id_header = "x-request-id"
 
-    def __init__(self, name: str, client: openai.AsyncOpenAI, *, output_limit: str = "max_completion_tokens") -> None:
+    def __init__(
+        self, name: str, client: openai.AsyncOpenAI, *, output_limit: str = "max_completion_tokens", prompt_cache: bool = False
+    ) -> None:
         super().__init__(name, client, (client.api_key,))
         self._client = client
+        self._prompt_cache = prompt_cache
         self._output_limit = output_limit
 
     @classmethod
-    def connect(cls, name: str, api_key: SecretStr, base_url: str | None = None) -> Self:
+    def connect(cls, name: str, api_key: SecretStr, base_url: str | None = None, *, prompt_cache: bool = True) -> Self:
         """A provider with its own connections; `base_url` None means api.openai.com."""
         client = openai.AsyncOpenAI(
             api_key=api_key.get_secret_value(),
@@ -49,7 +55,8 @@ class OpenAIChat(SdkProvider):
             max_retries=0,
             http_client=openai.DefaultAioHttpClient(**client_options(base_url)),
         )
-        return cls(name, client, output_limit="max_completion_tokens" if _is_openais(base_url) else "max_tokens")
+        limit = "max_completion_tokens" if _is_openais(base_url) else "max_tokens"
+        return cls(name, client, output_limit=limit, prompt_cache=prompt_cache and names_the_run(base_url))
 
     def offer_batches(self) -> None:
         """Open the Batch API beside it, over the same connections."""
@@ -61,7 +68,7 @@ class OpenAIChat(SdkProvider):
         return await self._client.post(
             "/chat/completions",
             cast_to=ChatCompletion,
-            body=body_of(request, self._output_limit),
+            body=body_of(request, self._output_limit) | (cache_name(request) if self._prompt_cache else {}),
             options={"headers": idempotency_header(request.idempotency_key)},
             stream=True,
             stream_cls=openai.AsyncStream[ChatCompletionChunk],
@@ -71,9 +78,22 @@ class OpenAIChat(SdkProvider):
         return ChatGathering(request)
 
 
+def names_the_run(base_url: str | None) -> bool:
+    """Whether the server surely knows `prompt_cache_key`; others may refuse what they do not know."""
+    return _host(base_url).endswith(".openai.com")
+
+
 def _is_openais(base_url: str | None) -> bool:
-    host = urlsplit(base_url).hostname if base_url else "api.openai.com"
-    return (host or "").endswith((".openai.com", ".openai.azure.com"))
+    return _host(base_url).endswith((".openai.com", ".openai.azure.com"))
+
+
+def _host(base_url: str | None) -> str:
+    return (urlsplit(base_url).hostname if base_url else "api.openai.com") or ""
+
+
+def cache_name(request: ModelRequest) -> dict[str, str]:
+    """The run's name for the prompt cache, hashed: the parameter holds 64 characters, and a run's id may say more than it should."""
+    return {"prompt_cache_key": hashlib.sha256(request.run_id.encode()).hexdigest()[:32]} if request.run_id else {}
 
 
 def body_of(request: ModelRequest, output_limit: str) -> dict[str, Any]:

@@ -41,6 +41,13 @@ def test_writing_the_cache_of_anthropic_costs_more_than_input_and_never_more_tha
     assert plain < written <= plain * pricing.CACHE_WRITE_FACTOR
 
 
+def test_writing_anthropics_cache_costs_a_quarter_more_by_a_price_of_ones_own_too():
+    usage = Usage(input_tokens=1_000, cached_input_tokens=400, cache_write_tokens=200, output_tokens=100)
+    plain = pricing.charge("openai", "own", usage, OWN_CACHED).cost_usd
+    assert plain == Decimal("0.0024")
+    assert pricing.charge("anthropic", "own", usage, OWN_CACHED).cost_usd == plain + Decimal("0.0001")
+
+
 @pytest.mark.parametrize(
     ("settings", "usage", "cost"),
     [
@@ -75,7 +82,8 @@ def test_the_window_is_the_tables_unless_models_yaml_says_otherwise():
 
 @given(data=st.data())
 @pytest.mark.parametrize(
-    ("provider", "model", "settings"), [(*known, None) for known in KNOWN] + [("openai", "own", OWN), ("openai", "own", OWN_CACHED)]
+    ("provider", "model", "settings"),
+    [(*known, None) for known in KNOWN] + [(provider, "own", own) for provider in ("openai", "anthropic") for own in (OWN, OWN_CACHED)],
 )
 def test_no_call_costs_more_than_was_reserved_for_its_tokens(
     provider: str, model: str, settings: ModelSettings | None, data: st.DataObject

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devstack.simulated_provider.policy import SimulatedAnswer, SimulatedRequest
-from devstack.simulated_provider.tokens import PrefixCache, count_tokens, input_tokens, output_tokens
+from devstack.simulated_provider.tokens import FIRST_MESSAGE, PrefixCache, count_tokens, input_tokens, output_tokens
 from workflows.contracts.messages import Message, Role, ToolSchema
 
 
@@ -64,3 +64,24 @@ def test_the_cache_forgets_what_is_oldest() -> None:
     cache.read_and_remember(conversation("one " * 1500))
     cache.read_and_remember(conversation("two " * 1500))
     assert cache.read_and_remember(conversation("one " * 1500))[0] == 0
+
+
+def test_with_breakpoints_only_what_ends_at_one_is_remembered() -> None:
+    cache = PrefixCache()
+    first = conversation("word " * 1500, "then this")
+    assert cache.read_and_remember(first, ()) == (0, 0)
+    assert cache.read_and_remember(first, (FIRST_MESSAGE,)) == (0, input_tokens(first) - 6)
+    assert cache.read_and_remember(first, (FIRST_MESSAGE + 1,)) == (input_tokens(first) - 6, 6)
+    assert cache.read_and_remember(first, (FIRST_MESSAGE + 1,)) == (input_tokens(first), 0)
+    assert cache.read_and_remember(first, ()) == (0, 0)
+
+
+def test_a_breakpoint_finds_what_was_remembered_twenty_messages_before_and_no_more() -> None:
+    cache = PrefixCache()
+    start = conversation("word " * 1500)
+    cache.read_and_remember(start, (FIRST_MESSAGE,))
+    for more, found in ((19, True), (20, False)):
+        longer = conversation("word " * 1500, *("x" for _ in range(more)))
+        assert (cache.read_and_remember(longer, (FIRST_MESSAGE + more,))[0] > 0) is found
+        cache = PrefixCache()
+        cache.read_and_remember(start, (FIRST_MESSAGE,))
