@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks import results
 
-NAMES = ("run", "limiter", "surge")
+NAMES = ("run", "limiter", "surge", "budget")
 
 
 def main(arguments: list[str]) -> int:
