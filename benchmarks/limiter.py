@@ -41,7 +41,11 @@ async def measure() -> Measured:
     }
     head = ["processes", "callers each", "acquires/s", "p50 ms", "p99 ms"]
     row = [PROCESSES, CALLERS, float(figures["acquires_per_s"]), statistics.median(took_ms), float(figures["p99_ms"])]
-    return Measured("limiter", figures, "One hot limit, every slot free at once, commits synchronous:\n\n" + table(head, [row]))
+    return Measured(
+        "limiter",
+        figures,
+        "One hot limit, every slot free at once; near slots commit asynchronously (docs/adr/0012):\n\n" + table(head, [row]),
+    )
 
 
 async def _worker(dsn: str, number: int, start_at: float) -> list[float]:

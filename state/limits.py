@@ -14,6 +14,9 @@ from workflows.contracts.inference import Priority
 
 PRIORITIES = tuple(Priority)
 ATTEMPTS = 3
+TOLD_FOR_S = 600.0
+"""How long a provider's word on a limit is believed; as in take_limits, as is the next."""
+CELL_S = 0.125
 
 
 @dataclass(slots=True)
@@ -76,6 +79,7 @@ class Limit:
     in_force: float
     """What is used of it at most: lowered by the provider's word and the headroom."""
     free_now: float
+    """The largest call that would get a slot at once."""
     held: float
     """Calls in the air, where they are counted."""
     told_limit: float | None
@@ -176,11 +180,12 @@ def _arguments(batch: Batch, worker: str, near_s: float) -> tuple[Any, ...]:
 
 def _limit(row: asyncpg.Record) -> Limit:
     kind = {1: "rate", 2: "day", 3: "concurrency"}[row["kind"]]
-    effective = min(row["limit_units"], row["told_limit"] or row["limit_units"])
+    told = row["told_at"] is not None and abs(row["at"] - row["told_at"]) <= TOLD_FOR_S
+    effective = min(row["limit_units"], (row["told_limit"] if told else None) or row["limit_units"])
     usable = effective if kind == "concurrency" else effective * (1 - row["headroom"])
     booked_s = max(0.0, row["tat"] - row["at"]) if kind == "rate" else 0.0
     if kind == "rate":
-        free = max(0.0, effective * row["headroom"] - booked_s * usable / row["period_s"])
+        free = _rate_free(row, effective, usable)
     elif kind == "day":
         free = usable - row["used"] if row["day"] == int(row["at"] // 86_400) else usable
     else:
@@ -201,6 +206,24 @@ def _limit(row: asyncpg.Record) -> Limit:
         booked_s=booked_s,
         waiting=row["waiting"],
     )
+
+
+def _rate_free(row: asyncpg.Record, effective: float, usable: float) -> float:
+    """The largest call that take_limits would give a slot at once: it delays nothing that is given out already."""
+    at, period_s = row["at"], row["period_s"]
+    burst_s = max(0.0, effective * row["headroom"] * period_s / usable - CELL_S)
+    booked = max(row["tat"], at)
+    free_s: float = burst_s - (booked - at)
+    ahead, cell = row["ahead"] or (), int(at // CELL_S)
+    for later in range(cell + 1, cell + 1 + len(ahead)):
+        booked += ahead[later % len(ahead)]
+        if ahead[later % len(ahead)] > 0:
+            free_s = min(free_s, burst_s + (later + 1) * CELL_S - booked)
+    epoch = int(at // (period_s + 16))
+    largest = max(row["largest"] if row["epoch"] >= epoch - 1 else 0.0, row["largest_before"] if row["epoch"] >= epoch else 0.0)
+    pace = usable if largest <= effective - usable else max(0.0, effective - largest)
+    free: float = max(0.0, free_s) * pace / period_s
+    return free
 
 
 def _waiting(row: asyncpg.Record) -> Waiting:

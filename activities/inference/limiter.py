@@ -19,6 +19,7 @@ from activities.inference.demands import Learned
 from activities.inference.limit_batches import Gathered, Pending, Settled, as_charged, pack
 from activities.inference.limit_lessons import Lessons
 from activities.inference.local_limits import LocalLimits
+from activities.inference.told_limits import meant
 from state import limits
 from state.limits import Batch, Taken
 from state.pool import Database
@@ -119,7 +120,7 @@ class Limiter:
             lease.unseen = False
             self._hold(lease.alternative.demands, -1, rates=True, calls=False)
         for each in told:
-            bucket = _meant(lease.alternative, each)
+            bucket = meant(lease.alternative, each)
             if bucket is not None:
                 limit = None if each.limit is None or each.limit <= 0 else each.limit
                 self._gathered.told[bucket] = (limit, each.remaining)
@@ -271,18 +272,3 @@ def _larger_than_limit(ask: Ask) -> StepError:
 def _used(measure: Measure, used: Usage, reserved: float) -> float:
     amounts = {Measure.TOKENS: used.total_tokens, Measure.INPUT_TOKENS: used.input_tokens, Measure.OUTPUT_TOKENS: used.output_tokens}
     return float(amounts.get(measure, reserved))
-
-
-def _meant(alternative: Alternative, told: ToldLimit) -> Bucket | None:
-    """Which of our limits a provider speaks of: of those it can mean, the one whose figure is nearest, the more particular first."""
-    owners = ("model:", "key:", "provider:")
-    could = [
-        demand.bucket
-        for owner in owners
-        for demand in alternative.demands
-        if demand.bucket.name.startswith(owner) and demand.bucket.measure == told.kind.value and demand.bucket.kind is BucketKind.RATE
-    ]
-    if told.limit is None or told.limit <= 0:
-        return could[0] if could else None
-    limit = told.limit
-    return min(could, key=lambda bucket: max(bucket.limit, limit) / min(bucket.limit, limit), default=None)

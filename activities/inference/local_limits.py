@@ -9,7 +9,10 @@ from activities.inference.buckets import Ask, Bucket, BucketKind, Demand, Lease,
 
 
 class LocalLimits:
-    """Evenly spaced slots at `share` of each rate: in a period never more than the share and one call; counts start at nothing used, and are kept for the process's life."""
+    """Evenly spaced slots at `share` of each rate: in a period never more than the share and one call.
+
+    Counts start at nothing used, and are kept for the process's life.
+    """
 
     def __init__(self, share: float) -> None:
         self._share = share

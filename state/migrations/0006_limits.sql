@@ -362,6 +362,11 @@ begin
             if x < 0 then
                 durable := true;
                 tat[j] := greatest(tat[j], now_s) - x;
+            elsif x > 0 and s_at[n] > now_s and has_ahead[j] and ahead[(j - 1) * 128 + floor(s_at[n] * 8)::bigint % 128 + 1] >= x then
+                -- Given back before its slot, out of what is given ahead: now it took nothing.
+                k := (j - 1) * 128 + floor(s_at[n] * 8)::bigint % 128 + 1;
+                ahead[k] := ahead[k] - x;
+                ahead_dirty[j] := true;
             elsif x > 0 and tat[j] > now_s and idle[j] <= s_at[n] then
                 tat[j] := greatest(tat[j] - x, now_s);
             end if;
@@ -400,7 +405,7 @@ begin
     slots := array_fill(0::double precision, array[na]);
     expected := array_fill(0::double precision, array[na]);
     told := array_fill(null::double precision, array[na]);
-    if na > 0 then
+    if na > 0 and exists (select from limit_tickets) then
         for r in select u.n, t.* from unnest(a_ticket) with ordinality u(ticket, n) join limit_tickets t on t.ticket = u.ticket loop
             if not tickets then
                 tickets := true;
@@ -570,14 +575,12 @@ begin
         alt := a_end[i] + 1;
         dem := alt_end[a_end[i]] + 1;
     end loop;
-    update limit_buckets b
-       set limit_units = u.l, period_s = u.p, headroom = u.h, effective = u.eff, tat = u.tat, idle_at = u.idle, seen_at = now_s,
-           blocked_until = u.blocked, used = u.used, day = u.day, largest = u.big, largest_before = u.before, epoch = u.epoch,
-           ahead_through = u.through, settled_ratio = u.ratio, hold_s = u.hold
-      from unnest(p_names, p_limits, p_periods, p_headrooms, eff, tat, idle, blocked, used, days, big, big_before, epochs, through, ratio, hold)
-           u(n, l, p, h, eff, tat, idle, blocked, used, day, big, before, epoch, through, ratio, hold)
-     where b.name = u.n;
     for j in 1 .. nb loop
+        update limit_buckets
+           set limit_units = p_limits[j], period_s = p_periods[j], headroom = p_headrooms[j], effective = eff[j], tat = tat[j],
+               idle_at = idle[j], seen_at = now_s, blocked_until = blocked[j], used = used[j], day = days[j], largest = big[j],
+               largest_before = big_before[j], epoch = epochs[j], ahead_through = through[j], settled_ratio = ratio[j], hold_s = hold[j]
+         where name = p_names[j];
         if ahead_dirty[j] then
             update limit_buckets set ahead = case when has_ahead[j] then ahead[(j - 1) * 128 + 1 : j * 128] end where name = p_names[j];
         end if;

@@ -8,6 +8,7 @@ import pytest
 
 from state.migrate import migrate
 from state.pool import Database
+from tests.integration.limits.clock import Clock
 from tests.integration.state.conftest import new_database_url as new_database_url
 
 
@@ -21,3 +22,9 @@ async def limits_url(new_database_url: str) -> str:
 async def limits_database(limits_url: str) -> AsyncIterator[Database]:
     async with Database.open(limits_url, max_size=20) as opened:
         yield opened
+
+
+@pytest.fixture
+async def limits_clock(limits_database: Database) -> Clock:
+    """The limits' clock, which stands still until the test moves it."""
+    return await Clock.put_into(limits_database)
