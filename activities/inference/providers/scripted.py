@@ -12,7 +12,7 @@ from typing import Any
 from activities.inference.providers.protocol import Progress
 from activities.inference.providers.wire import estimated_usage
 from workflows.contracts.errors import FailureClass, StepError
-from workflows.contracts.messages import FinishReason, ModelRequest, ModelResponse, ToolCall, Usage
+from workflows.contracts.messages import FinishReason, ModelRequest, ModelResponse, ToldLimit, ToolCall, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +24,15 @@ class ScriptedAnswer:
         calls: the tools it calls, in order, as (name, arguments). Arguments given as text are passed on as they are, valid
             JSON or not.
         finish: why it stops; by default `tool_calls` when there are calls, else `stop`.
-        usage: tokens; by default estimated from the text.
+        usage: tokens, cached ones too; by default estimated from the text.
+        told: what the provider tells of its limits with it. A refusal tells them by `StepError(…, told=…)`.
     """
 
     text: str = ""
     calls: tuple[tuple[str, Mapping[str, Any] | str], ...] = ()
     finish: FinishReason | None = None
     usage: Usage | None = None
+    told: tuple[ToldLimit, ...] = ()
 
 
 Scripted = str | ScriptedAnswer | ModelResponse | Exception
@@ -112,6 +114,7 @@ class ScriptedModel:
             usage=answer.usage or estimated_usage(request, written),
             request_id=f"{self._name}-{number}",
             simulated=True,
+            told=answer.told,
         )
 
     async def aclose(self) -> None:

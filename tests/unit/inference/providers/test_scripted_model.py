@@ -8,7 +8,7 @@ import pytest
 from activities.inference.providers.protocol import Progress, Provider
 from activities.inference.providers.scripted import ScriptedAnswer, ScriptedModel, tool_call
 from workflows.contracts.errors import FailureClass, StepError
-from workflows.contracts.messages import FinishReason, Message, ModelRequest, ModelResponse, Role, Usage
+from workflows.contracts.messages import FinishReason, LimitKind, Message, ModelRequest, ModelResponse, Role, ToldLimit, Usage
 
 REQUEST = ModelRequest(model="any", messages=(Message(role=Role.USER, text="refund W17"),), max_output_tokens=10, idempotency_key="r/1")
 
@@ -67,3 +67,10 @@ async def test_progress_is_told() -> None:
     told: list[Progress] = []
     await ScriptedModel(["four"]).complete(REQUEST, told.append)
     assert told == [Progress(events=1, output_chars=4)]
+
+
+async def test_an_answer_can_tell_limits_and_cached_tokens() -> None:
+    told = (ToldLimit(kind=LimitKind.REQUESTS, limit=50, remaining=3, reset_s=9),)
+    usage = Usage(input_tokens=100, cached_input_tokens=80, cache_write_tokens=20, output_tokens=5)
+    answer = await ask(ScriptedModel([ScriptedAnswer("four", usage=usage, told=told)]))
+    assert (answer.told, answer.usage) == (told, usage)
