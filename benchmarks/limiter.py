@@ -12,6 +12,7 @@ from pathlib import Path
 
 from activities.inference.buckets import Alternative, Ask, Bucket, BucketKind, Demand, Measure
 from activities.inference.limiter import Limiter, Slot
+from benchmarks.layer import cpu_ms_per_call
 from benchmarks.results import Measured, table
 from devstack.postgres import EmbeddedPostgres, PostgresSettings
 from state.migrate import migrate
@@ -27,17 +28,20 @@ HOT = Bucket("provider:hot requests/min", BucketKind.RATE, Measure.REQUESTS, 60e
 
 
 async def measure() -> Measured:
-    """Four processes for ten seconds, on a server with its durability on."""
+    """Four processes for ten seconds, on a server with its durability on; then what a call costs through the whole layer."""
     with tempfile.TemporaryDirectory(prefix="holdfast-bench-") as folder:
         postgres = EmbeddedPostgres(PostgresSettings(folder=Path(folder) / "postgres"))
         async with postgres.running():
             await migrate(postgres.dsn)
             start_at = time.time() + 2.0
             workers = await asyncio.gather(*(_worker(postgres.dsn, number, start_at) for number in range(PROCESSES)))
+            layer_ms, sdk_ms = await cpu_ms_per_call(postgres.dsn, Path(folder))
     took_ms = [each for worker in workers for each in worker]
     figures: dict[str, float | int | str] = {
         "acquires_per_s": round(len(took_ms) / SECONDS),
         "p99_ms": round(statistics.quantiles(took_ms, n=100, method="inclusive")[98], 2),
+        "cpu_ms_per_call_over_sdk": round(layer_ms - sdk_ms, 2),
+        "cpu_ratio_to_sdk": round(layer_ms / sdk_ms, 2),
     }
     head = ["processes", "callers each", "acquires/s", "p50 ms", "p99 ms"]
     row = [PROCESSES, CALLERS, float(figures["acquires_per_s"]), statistics.median(took_ms), float(figures["p99_ms"])]
