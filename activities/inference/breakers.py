@@ -220,7 +220,8 @@ class Breakers:
         looked_at = 0.0
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stir.wait(), POLL_S)
+                async with asyncio.timeout(POLL_S):  # wait_for of Python 3.11 can swallow the cancellation at the end
+                    await self._stir.wait()
             self._stir.clear()
             try:
                 await self.flush()
