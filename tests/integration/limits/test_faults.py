@@ -93,7 +93,7 @@ async def test_a_worker_goes_on_by_its_share_while_the_database_is_away(server: 
             await limiter.acquire(ask(f"s:{n}", (slow, 1), (calls(20, "provider:slow concurrency"), 1)))
         far = [await limiter.acquire(ask(f"s:{n}", (slow, 1), (calls(20, "provider:slow concurrency"), 1))) for n in range(2, 5)]
         assert all(isinstance(each, Postponed) for each in far), "10 s apart: no slot is kept, and no call in the air"
-        assert limiter._held["provider:slow concurrency"] <= 1
+        assert limiter._held["provider:slow concurrency"] <= 1, "a hold only where a slot was given"
         await server.start()
 
 
