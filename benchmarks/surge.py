@@ -170,10 +170,10 @@ async def measure() -> Measured:
         for each in found
     ]
     text = (
-        f"{TICKETS} tickets arrive within a minute, {CALLS} model calls each, every {URGENT_EVERY}th urgent; {WORKERS} worker processes. The "
-        f"provider allows 100 requests and 17,400 tokens a minute (five times that in the other cases), {BURST_S:g} s' worth at once; our "
-        f"headroom is {HEADROOM:.0%}. Used: from the first call to the last, in windows of {WINDOW_S:g} s, of the limit that was used most in "
-        "each; the mean. A told delay is the first that a step was told; its error is how much longer or shorter it took.\n\n"
+        f"{TICKETS} tickets arrive within a minute, {CALLS} model calls each, every {URGENT_EVERY}th urgent; {WORKERS} workers. The "
+        f"provider allows 100 requests and 17,400 tokens a minute (five times that in the other cases), {BURST_S:g} s' worth at once; "
+        f"our headroom is {HEADROOM:.0%}. Used: from the first call to the last, in windows of {WINDOW_S:g} s, of the limit that was "
+        "used most in each; the mean. A told delay is the first that a step was told; its error is how far off it was.\n\n"
     )
     return Measured("surge", figures, text + table(head, rows))
 

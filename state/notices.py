@@ -82,7 +82,8 @@ class Notices:
                 self._tell(channel, LOOK_AGAIN)
             await connection.execute("select 1")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stir.wait(), PROVE_EVERY_S)
+                async with asyncio.timeout(PROVE_EVERY_S):
+                    await self._stir.wait()
 
     def _arrived(self, _connection: Any, _pid: int, channel: str, payload: object) -> None:
         self._tell(channel, str(payload))

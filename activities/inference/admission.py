@@ -17,6 +17,7 @@ from activities.inference.limiter import Alternative, Ask, Lease, Limiter, Postp
 from activities.inference.providers.protocol import Provider
 from activities.inference.routing import Candidate, Route, weighted_order
 from activities.inference.told_limits import refusing
+from telemetry import inference as telemetry
 from workflows.contracts.errors import FailureClass, StepError
 from workflows.contracts.inference import InferenceSettings, Priority, Rates
 from workflows.contracts.messages import ModelResponse
@@ -172,6 +173,8 @@ class Admission:
                 if self.limiter is not None:
                     self.limiter.give_back(slot.lease)
                 raise
+        if slot.told_s:
+            telemetry.record_limit_wait(slot.told_s)
         return Admitted(option, slot.lease, slot.told_s)
 
     def is_open(self, option: Option) -> bool:

@@ -19,6 +19,7 @@ from state import breakers
 from state.breakers import Breaker, Outcome
 from state.notices import Notices
 from state.pool import Database
+from telemetry.inference import record_breaker_change
 from workflows.contracts import policies
 from workflows.contracts.errors import FailureClass, UnavailableError
 from workflows.contracts.inference import BreakerSettings
@@ -253,6 +254,8 @@ class Breakers:
                 self._tell_change(before.breaker if before else None, one)
 
     def _tell_change(self, before: Breaker | None, now: Breaker) -> None:
+        if now.state != (before.state if before is not None else "closed"):
+            record_breaker_change(now.scope, now.state)
         if now.state == "open" and (before is None or now.openings > before.openings):
             log.warning("breaker.opened", scope=now.scope, reason=now.reason, open_for_s=now.open_for_s)
             if self._alert is not None:

@@ -204,7 +204,8 @@ class ResponseCache:
             if not found:
                 return None
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stir.wait(), POLL_S)
+                async with asyncio.timeout(POLL_S):
+                    await stir.wait()
 
     def _announced(self, digest: str) -> None:
         for key, watch in self._watches.items():

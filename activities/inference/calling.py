@@ -14,7 +14,7 @@ from workflows.contracts.errors import FailureClass, StepError
 from workflows.contracts.messages import ModelRequest, ModelResponse, Price
 
 
-async def call(provider: Provider, candidate: Candidate, request: ModelRequest, agent: str) -> tuple[ModelResponse, Price]:
+async def call(provider: Provider, candidate: Candidate, request: ModelRequest, agent: str, tier: str) -> tuple[ModelResponse, Price]:
     """Ask, under a span of its own; the answer and what it costs.
 
     Raises:
@@ -22,7 +22,7 @@ async def call(provider: Provider, candidate: Candidate, request: ModelRequest, 
         UnknownModelError: the answer cannot be priced.
     """
     with model_call_span(
-        provider=candidate.provider, model=candidate.model, agent=agent, max_output_tokens=request.max_output_tokens
+        provider=candidate.provider, model=candidate.model, agent=agent, max_output_tokens=request.max_output_tokens, tier=tier
     ) as span:
         response = await watched(provider, request)
         price = pricing.charge(candidate.price_provider, candidate.model, response.usage, candidate.override)

@@ -175,7 +175,8 @@ class LiveSettings:
         seen_at = loop.time()
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stir.wait(), LOOK_EVERY_S)
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await self._stir.wait()
             self._stir.clear()
             try:
                 await self.refresh()

@@ -8,9 +8,6 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-import structlog
-
-from activities.edge import until_available
 from activities.inference import calling, planning
 from activities.inference.admission import Admission, Admitted, Request
 from activities.inference.asking import Answered, Asked, Kept, Refused
@@ -18,16 +15,16 @@ from activities.inference.breaker_rules import key_refused
 from activities.inference.cache import Busy, Lead, ResponseCache
 from activities.inference.cache_keys import Asker
 from activities.inference.pressure import Pressure
+from activities.inference.recording import record, settle
 from activities.inference.routing import Route, Router, Wanted
 from state import budgets, model_calls
 from state.model_calls import Begun, Looked, Refusal
 from state.pool import Database
 from state.response_cache import CacheKey, Hit
-from workflows.contracts.errors import FailureClass, StepError, UnavailableError
+from telemetry import inference as telemetry
+from workflows.contracts.errors import FailureClass, StepError
 from workflows.contracts.messages import Price
 from workflows.contracts.runs import ModelCallRequest
-
-log = structlog.get_logger("holdfast.inference")
 
 Paid = tuple[dict[str, Any], Decimal]
 """The turn that is recorded for a step, and its unknown spend."""
@@ -167,6 +164,8 @@ class Payment:
         if begun.outcome == "context_full" and self._has_larger(admitted):
             self._tried.add(admitted.option.label)
             return None
+        for each in begun.refusals:
+            telemetry.record_budget_refusal(each.name, each.dimension)
         refusal = planning.worth_waiting(self._means.router.settings, begun) if begun.outcome == "over_budget" else None
         if refusal is not None:
             raise await self._waiting_for_budget(refusal)
@@ -192,7 +191,9 @@ class Payment:
         option, conversation = admitted.option, begun.messages
         sent = planning.request(self._asked, self._request, option.candidate, conversation, begun.max_output_tokens)
         try:
-            response, price = await calling.call(option.key.provider, option.candidate, sent, self._request.agent.name)
+            response, price = await calling.call(
+                option.key.provider, option.candidate, sent, self._request.agent.name, self._request.agent.model
+            )
         except StepError as error:
             await self._failed(admitted, begun, error)
             raise
@@ -200,9 +201,11 @@ class Payment:
             # Cancelled, or a bug of ours: the provider may well have billed.
             self._means.admission.gave_up(admitted)
             unknown = StepError(f"{type(error).__name__} in mid-call", failure_class=FailureClass.CODE, spend_unknown=True)
-            await asyncio.shield(self._settle(begun.call_id, unknown))
+            await asyncio.shield(settle(self._means.database, begun.call_id, unknown))
             raise
         self._means.admission.succeeded(admitted, response)
+        if option.candidate.downgraded_from:
+            telemetry.record_downgrade(option.candidate.downgraded_from, option.candidate.tier, agent=self._request.agent.name)
         return Answered(
             sent, response, price, begun.unknown_usd, provider=option.candidate.provider, downgraded_from=option.candidate.downgraded_from
         )
@@ -215,19 +218,19 @@ class Payment:
         finally:
             self._tried.update({label} if not rotated or label in self._rotated else ())
             self._rotated.update({label} if rotated else ())
-            await asyncio.shield(self._settle(begun.call_id, error))
+            await asyncio.shield(settle(self._means.database, begun.call_id, error))
 
     async def _read_and_record(self, begun: Begun, answered: Answered) -> Paid:
         try:
             kept = self._keep(answered)
         except StepError as error:
-            await self._settle(begun.call_id, error)
+            await settle(self._means.database, begun.call_id, error)
             raise
         except Exception as error:
             bug = StepError(f"{type(error).__name__} while the answer was read", failure_class=FailureClass.CODE, spend_unknown=True)
-            await self._settle(begun.call_id, bug)
+            await settle(self._means.database, begun.call_id, bug)
             raise
-        turn = await self._record(begun.call_id, answered, kept)
+        turn = await record(self._means.database, begun.call_id, answered, kept)
         if self._lead is not None and self._means.cache is not None and kept.sound:
             await self._means.cache.keep(self._lead, answered.response, answered.price.cost_usd)
         return turn, begun.unknown_usd
@@ -262,6 +265,7 @@ class Payment:
                 code="same_request",
                 exact=True,
             )
+        telemetry.record_cache("miss" if isinstance(found, Lead) else found.kind, agent=self._request.agent.name)
         if isinstance(found, Lead):
             self._lead = found
             return None
@@ -292,32 +296,3 @@ class Payment:
         sent = planning.request(self._asked, self._request, self._means.router.candidates(self._model)[0], begun.messages, 1)
         answered = Answered(sent, hit.response, Price(cost_usd=Decimal(0), version="cache"), begun.unknown_usd, provider, cached=hit.kind)
         return await self._read_and_record(begun, answered)
-
-    async def _settle(self, call_id: int, error: StepError) -> None:
-        """Close the books of a failed attempt. With the database away the row stays open: the next attempt charges it as unknown."""
-        close = model_calls.charge_unknown if error.spend_unknown else model_calls.fail
-        try:
-            await close(self._means.database, call_id, error.failure_class.value, str(error))
-        except UnavailableError:
-            log.warning("model.settle_postponed", call_id=call_id)
-
-    async def _record(self, call_id: int, answered: Answered, kept: Kept) -> dict[str, Any]:
-        """Write the paid response, however long the database is away within reason, and even when the step is cancelled now."""
-        writing = asyncio.ensure_future(
-            until_available(
-                lambda: model_calls.finish(
-                    self._means.database,
-                    call_id,
-                    turn=kept.turn,
-                    response=answered.response,
-                    price=answered.price,
-                    rows=kept.rows,
-                    sub_runs=kept.sub_runs,
-                )
-            )
-        )
-        try:
-            return await asyncio.shield(writing)
-        except asyncio.CancelledError:
-            await writing
-            raise

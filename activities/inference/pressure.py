@@ -87,5 +87,6 @@ class Pressure:
             except UnavailableError:
                 log.warning("pressure.waits_for_database")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stir.wait(), POLL_S)
+                async with asyncio.timeout(POLL_S):
+                    await stir.wait()
             stir.clear()

@@ -34,7 +34,6 @@ if TYPE_CHECKING:  # every command imports the errors; pydantic would cost each 
     from workflows.contracts.messages import ToldLimit
 
 
-
 class FailureClass(StrEnum):
     """One owner for each kind of trouble (DESIGN §4); the class decides what happens to the step."""
 

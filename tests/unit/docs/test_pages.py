@@ -96,7 +96,7 @@ def test_the_agents_and_tools_of_a_page_can_be_served(page: Path, tmp_path: Path
         if path.name == "models.yaml":
             assert_models_can_be_called(path)
     catalog = folders.load([folder])
-    assert catalog.definitions or page.name in {"use-a-model-provider.md", "models-yaml.md"}
+    assert catalog.definitions or page.name in {"use-a-model-provider.md", "models-yaml.md", "limits-and-budgets.md"}
 
 
 def assert_models_can_be_called(path: Path) -> None:
