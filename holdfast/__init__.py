@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from client.settings import Settings
     from client.steps import StepReport
     from client.visibility import RunSummary
-    from workflows.contracts.agents import AgentDefinition, Effect, Limits, Memory, ToolSpec
+    from workflows.contracts.agents import AgentDefinition, Cache, Effect, Limits, Memory, ToolSpec
     from workflows.contracts.errors import (
         ArgumentsError,
+        ConfigurationConflictError,
+        ConfigurationError,
         DefinitionError,
         FailureClass,
         HoldfastError,
@@ -37,13 +39,15 @@ if TYPE_CHECKING:
         UnknownToolError,
         UsageError,
     )
+    from workflows.contracts.inference import Priority
     from workflows.contracts.runs import Approval, Parked, RunOutcome, RunStatus, RunView, Totals
     from workflows.contracts.tools import Provided, ToolContext, provide, tool
 
 __version__ = "0.1.0"
 
 _ERRORS = (
-    "ArgumentsError DefinitionError FailureClass HoldfastError IdempotencyConflictError InputTooLargeError InvalidInputError "
+    "ArgumentsError ConfigurationConflictError ConfigurationError DefinitionError FailureClass HoldfastError IdempotencyConflictError "
+    "InputTooLargeError InvalidInputError "
     "ResultTypeError RunCancelledError RunError RunFailedError RunParkedError RunStateError SettingsError StepError ToolError "
     "UnavailableError UnknownAgentError UnknownModelError UnknownRunError UnknownToolError UsageError"
 )
@@ -55,8 +59,9 @@ _HOMES = {
     "client.settings": "Settings",
     "client.steps": "StepReport",
     "client.visibility": "RunSummary",
-    "workflows.contracts.agents": "AgentDefinition Effect Limits Memory ToolSpec",
+    "workflows.contracts.agents": "AgentDefinition Cache Effect Limits Memory ToolSpec",
     "workflows.contracts.errors": _ERRORS,
+    "workflows.contracts.inference": "Priority",
     "workflows.contracts.runs": "Approval Parked RunOutcome RunStatus RunView Totals",
     "workflows.contracts.tools": "Provided ToolContext provide tool",
 }
@@ -66,6 +71,9 @@ __all__ = [
     "AgentDefinition",
     "Approval",
     "ArgumentsError",
+    "Cache",
+    "ConfigurationConflictError",
+    "ConfigurationError",
     "DefinitionError",
     "Effect",
     "FailureClass",
@@ -77,6 +85,7 @@ __all__ = [
     "Memory",
     "Orchestrator",
     "Parked",
+    "Priority",
     "Provided",
     "ResultTypeError",
     "Run",
