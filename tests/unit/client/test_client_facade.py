@@ -8,11 +8,12 @@ import sys
 import holdfast
 
 PUBLIC = """
-    AgentDefinition Approval ArgumentsError Cache ConfigurationConflictError ConfigurationError DefinitionError Effect FailureClass HoldfastError IdempotencyConflictError
-    InputTooLargeError InvalidInputError Limits Memory Orchestrator Parked Priority Provided ResultTypeError Run RunCancelledError RunError
-    RunEvent RunFailedError RunOutcome RunParkedError RunReport RunStateError RunStatus RunSummary RunView Settings SettingsError
-    StatusEvent StepError StepEvent StepReport ToolContext ToolError ToolSpec Totals UnavailableError UnknownAgentError
-    UnknownModelError UnknownRunError UnknownToolError UsageError __version__ provide tool
+    AgentDefinition Approval ArgumentsError Cache ConfigurationConflictError ConfigurationError DefinitionError Effect
+    FailureClass HoldfastError IdempotencyConflictError InputTooLargeError InvalidInputError Limits Memory Orchestrator Parked
+    Priority Provided ResultTypeError Run RunCancelledError RunError RunEvent RunFailedError RunOutcome RunParkedError RunReport
+    RunStateError RunStatus RunSummary RunView Settings SettingsError StatusEvent StepError StepEvent StepReport ToolContext
+    ToolError ToolSpec Totals UnavailableError UnknownAgentError UnknownModelError UnknownRunError UnknownToolError UsageError
+    __version__ provide tool
 """
 
 
