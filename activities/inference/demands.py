@@ -59,11 +59,12 @@ def demands(
 
 
 def sized(estimate: Estimate, learned: Learned) -> Estimate:
-    """What is reserved: the estimate, corrected by what was learned, with a margin on both."""
+    """What is reserved: the estimate, corrected by what was learned, with a margin on the output of twice its deviation."""
     if learned.samples < LEARNED_FROM:
         return Estimate(math.ceil(estimate.input_tokens * UNLEARNED_FACTOR), estimate.max_output_tokens)
-    usual = math.ceil(learned.output_tokens + 2 * learned.output_deviation + 16)
-    return Estimate(math.ceil(estimate.input_tokens * learned.input_factor * 1.05), min(usual, estimate.max_output_tokens))
+    # A margin beyond the deviation is given back too late where two limits bind by turns: a tenth of what they allow was lost by it.
+    usual = math.ceil(learned.output_tokens + 2 * learned.output_deviation) + 1
+    return Estimate(math.ceil(estimate.input_tokens * learned.input_factor), min(usual, estimate.max_output_tokens))
 
 
 def _named(entries: Mapping[str, Rates], name: str) -> Rates:

@@ -61,5 +61,5 @@ def test_until_enough_answers_were_seen_the_largest_output_is_reserved() -> None
 
 
 def test_then_the_usual_output_with_two_deviations_is() -> None:
-    assert sized(ESTIMATE, EXACT) == Estimate(105, 30)
-    assert sized(ESTIMATE, Learned(input_factor=2.0, output_tokens=900.0, samples=80)) == Estimate(210, 50), "never more than the largest"
+    assert sized(ESTIMATE, EXACT) == Estimate(100, 15)
+    assert sized(ESTIMATE, Learned(input_factor=2.0, output_tokens=900.0, samples=80)) == Estimate(200, 50), "never more than the largest"
