@@ -114,7 +114,7 @@ class Payment:
         return self._means.router.route(
             Wanted(
                 model=self._model,
-                needs=planning.needs(self._asked, self._looked, self._request),
+                needs=planning.needs(self._asked, self._looked),
                 seed=f"{self._request.run_id}:{self._request.step}",
                 failures=self._looked.failures if self._looked else {},
                 warm=planning.warm(self._looked),
@@ -128,7 +128,7 @@ class Payment:
             caller=planning.caller(self._request),
             ticket=f"{self._request.run_id}:{self._request.step}",
             priority=self._request.priority,
-            estimate=planning.estimate(self._asked, self._looked, self._request),
+            estimate=planning.estimate(self._asked, self._looked),
             seed=f"{self._request.run_id}:{self._request.step}:{self._attempt}",
         )
 

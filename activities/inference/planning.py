@@ -1,4 +1,4 @@
-"""From a step and a candidate to what is reserved, and to what is sent. Pure."""
+"""From a step and a candidate to what is reserved, and to what is sent. No I/O."""
 
 from __future__ import annotations
 
@@ -111,21 +111,20 @@ def decision(admitted: Admitted, considered: Any) -> dict[str, Any] | None:
     return told or None
 
 
-def needs(asked: Asked, looked: Looked | None, step: ModelCallRequest) -> Needs:
+def needs(asked: Asked, looked: Looked | None) -> Needs:
     """What the call needs of a model; the conversation's size only where it was looked at, and is not cut anyway."""
-    known = None if looked is None or asked.may_overflow else input_tokens(asked, looked, step)
+    known = None if looked is None or asked.may_overflow else input_tokens(asked, looked)
     return Needs(known, min(MIN_OUTPUT_TOKENS, asked.max_output_tokens), bool(asked.tools), asked.output_schema is not None)
 
 
-def input_tokens(asked: Asked, looked: Looked, step: ModelCallRequest) -> int:
-    """The estimate of what is sent, what is still to be appended included."""
-    appended = sum(transcripts.text_tokens(each.text) + transcripts.MESSAGE_TOKENS for each in step.appendices)
-    return looked.input_tokens + appended + overhead_tokens(asked)
+def input_tokens(asked: Asked, looked: Looked) -> int:
+    """The estimate of what is sent; the look has written the step's appendices and counted them."""
+    return looked.input_tokens + overhead_tokens(asked)
 
 
-def estimate(asked: Asked, looked: Looked | None, step: ModelCallRequest) -> Estimate:
+def estimate(asked: Asked, looked: Looked | None) -> Estimate:
     """What the limiter reserves."""
-    return Estimate(input_tokens(asked, looked, step) if looked else overhead_tokens(asked), asked.max_output_tokens)
+    return Estimate(input_tokens(asked, looked) if looked else overhead_tokens(asked), asked.max_output_tokens)
 
 
 def caller(step: ModelCallRequest) -> Caller:
