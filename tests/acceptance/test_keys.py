@@ -55,9 +55,10 @@ async def test_a_key_that_ends_in_the_midst_of_runs_is_read_anew_and_every_run_c
     assert ("oldx", 401) in asked, "the old key was never refused"
     assert ("newx", 401) not in asked
     assert ("newx", 200) in asked
-    keys = {
-        row["key"]: (row["source"], row["problem"]) for row in await house.rows("select * from worker_keys where provider = 'simulated'")
-    }
+    rows = await house.rows(
+        "select * from worker_keys where provider = 'simulated' and worker in (select worker from worker_keys where key = 'vault')"
+    )
+    keys = {row["key"]: (row["source"], row["problem"]) for row in rows}  # workers that other tests killed have left rows of their own
     assert keys == {"vault": ("command cat", None), "missing": ("NO_SUCH_KEY", "NO_SUCH_KEY is not set")}
     log = worker.plan.log.read_text(encoding="utf-8")
     assert "key.renewed" in log
