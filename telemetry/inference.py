@@ -31,6 +31,13 @@ def record_budget_refusal(budget: str, dimension: str) -> None:
         metrics.budget_refused({names.BUDGET: budget, names.DIMENSION: dimension})
 
 
+def record_alert(kind: str) -> None:
+    """Count an alert that this worker gave."""
+    metrics = signals().metrics
+    if metrics is not None:
+        metrics.alerted({names.ALERT: kind})
+
+
 def record_breaker_change(breaker: str, state: str) -> None:
     """Count a breaker that went over to `open`, `half_open` or `closed`; all workers count the changes that they made or saw."""
     metrics = signals().metrics

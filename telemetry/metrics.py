@@ -48,6 +48,7 @@ class Metrics:
         self._breakers = meter.create_counter(names.BREAKER_CHANGES, "{change}", "Circuit breakers that changed their state.")
         self._cache = meter.create_counter(names.CACHE_LOOKUPS, "{lookup}", "Questions to the response cache, by what it found.")
         self._downgrades = meter.create_counter(names.DOWNGRADES, "{call}", "Calls served by a lower tier than asked for.")
+        self._alerts = meter.create_counter(names.ALERTS, "{alert}", "Alerts that were given, by kind.")
 
     def run_started(self, agent: str) -> None:
         """A run began."""
@@ -106,6 +107,10 @@ class Metrics:
     def downgraded(self, attributes: Attributes) -> None:
         """A call went to a lower tier than the one asked for."""
         self._downgrades.add(1, _clean(attributes))
+
+    def alerted(self, attributes: Attributes) -> None:
+        """An alert was given."""
+        self._alerts.add(1, _clean(attributes))
 
 
 def _clean(attributes: Attributes) -> Attributes:

@@ -55,6 +55,7 @@ DIMENSION: Final = "holdfast.dimension"
 BREAKER: Final = "holdfast.breaker"
 BREAKER_STATE: Final = "holdfast.breaker_state"
 CACHE: Final = "holdfast.cache"
+ALERT: Final = "holdfast.alert"
 
 # Values of gen_ai.operation.name.
 CHAT: Final = "chat"
@@ -77,6 +78,7 @@ BUDGET_REFUSALS: Final = "holdfast.budget.refusals"
 BREAKER_CHANGES: Final = "holdfast.breaker.changes"
 CACHE_LOOKUPS: Final = "holdfast.cache.lookups"
 DOWNGRADES: Final = "holdfast.downgrades"
+ALERTS: Final = "holdfast.alerts"
 
 # Log fields that every line of a run carries.
 LOG_RUN: Final = "run"

@@ -6,16 +6,16 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import httpx2
 import structlog
-from opentelemetry import metrics
 
 from activities.identity import WORKER
 from state.pool import Database
-from telemetry import names
+from telemetry.inference import record_alert
 from workflows.contracts.errors import UnavailableError
 from workflows.contracts.inference import AlertSettings
 from workflows.contracts.redaction import redact_value
@@ -26,10 +26,11 @@ WAITING_AT_MOST: Final = 1_000
 DELIVERY_S: Final = 10.0
 """How long a program or a webhook may take."""
 KEPT_DAYS: Final = 40
-ALERTS_GIVEN: Final = "holdfast.alerts"
 
-_CLAIM: Final = "insert into alerts (kind, subject, period, raised_by) values ($1, $2, $3, $4) on conflict do nothing returning true"
-"""Whoever inserts the row gives the alert."""
+_CLAIM: Final = """insert into alerts (kind, subject, period, raised_by)
+values ($1, $2, coalesce(nullif($3, ''), to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24')), $4)
+on conflict do nothing returning period"""
+"""Whoever inserts the row gives the alert; the hour is the database's, so that a worker whose clock is off gives none twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +38,11 @@ class Alert:
     """What happened. The same kind, subject and period is told once, whichever worker sees it first."""
 
     kind: str
-    """As in `budget_soft`, `breaker_opened`, `key_refused`."""
+    """`budget_soft`, `breaker_opened`, `key_refused`, …"""
     subject: str
     """Which budget, breaker or key."""
-    period: str
-    """The time within which it is told once, as in the start of a budget's day."""
+    period: str = ""
+    """The time within which it is told once, as in the start of a budget's day; empty: this hour."""
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -52,10 +53,9 @@ class Alerts:
         self._database = database
         self._settings = settings
         self._waiting: asyncio.Queue[Alert] = asyncio.Queue(WAITING_AT_MOST)
-        self._given = metrics.get_meter(names.SCOPE).create_counter(ALERTS_GIVEN, "{alert}", "Alerts that were given, by kind.")
 
-    def raise_(self, kind: str, subject: str, period: str, **fields: Any) -> None:
-        """Tell people, soon; returns at once. When too many wait already it is logged and dropped."""
+    def raise_(self, kind: str, subject: str, period: str = "", **fields: Any) -> None:
+        """Tell people, soon, and once an hour where no period is named; returns at once. With too many waiting it is logged and dropped."""
         try:
             self._waiting.put_nowait(Alert(kind=kind, subject=subject, period=period, fields=fields))
         except asyncio.QueueFull:
@@ -77,23 +77,25 @@ class Alerts:
         while True:
             alert = await self._waiting.get()
             try:
-                if await self._first(alert):
-                    await self._give(alert, http)
+                period = await self._claimed(alert)
+                if period is not None:
+                    await self._give(replace(alert, period=period), http)
             except Exception as error:  # whatever it was, the next alert must be given
                 log.error("alerts.failed", kind=alert.kind, subject=alert.subject, error_type=type(error).__name__, exc_info=error)
 
-    async def _first(self, alert: Alert) -> bool:
-        """Whether nobody else gives it. With the database away every worker gives its own: twice is better than never."""
+    async def _claimed(self, alert: Alert) -> str | None:
+        """Its period, where nobody else gives it. With the database away every worker gives its own: twice is better than never."""
         try:
             await self._database.execute("delete from alerts where raised_at < clock_timestamp() - make_interval(days => $1)", KEPT_DAYS)
-            return bool(await self._database.fetchval(_CLAIM, alert.kind, alert.subject, alert.period, WORKER))
+            period: str | None = await self._database.fetchval(_CLAIM, alert.kind, alert.subject, alert.period, WORKER)
         except UnavailableError:
-            return True
+            return alert.period or datetime.now(UTC).strftime("%Y-%m-%dT%H")
+        return period
 
     async def _give(self, alert: Alert, http: httpx2.AsyncClient) -> None:
         told = redact_value({"kind": alert.kind, "subject": alert.subject, "period": alert.period, **alert.fields})
         log.warning(f"alert.{alert.kind}", **{name: value for name, value in told.items() if name != "kind"})
-        self._given.add(1, {"holdfast.alert": alert.kind})
+        record_alert(alert.kind)
         settings, text = self._settings(), json.dumps(told, default=str)
         if settings.command is not None:
             await _run(settings.command, text, alert)

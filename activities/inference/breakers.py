@@ -141,6 +141,8 @@ class Breakers:
                 self._note(Outcome(scope, probe="none" if probing else None))
             else:
                 trip_s = self._settings.quota_open_s if say is Say.REFUSED else None
+                if trip_s is not None:
+                    self._tell_refused(scope, reason)
                 bad = Outcome(scope, calls=1, failures=1, in_a_row=1, trip_s=trip_s, probe="bad" if probing else None)
                 self._note(replace(bad, reason=reason, failure_class=failure_class.value))
         if retry_after_s:
@@ -244,6 +246,13 @@ class Breakers:
         self._probing = {scope: since for scope, since in self._probing.items() if since > oldest}
         if self._probing:
             await breakers.renew_probes(self._database, self._worker, tuple(self._probing), self._lease_s)
+
+    def _tell_refused(self, scope: str, reason: str) -> None:
+        """A key does not get better by itself: people are told, beside what its breaker tells."""
+        kind, _, rest = scope.partition(":")
+        if kind == "key" and self._alert is not None:
+            key, _, model = rest.partition(":")
+            self._alert("key_refused", {"scope": scope, "key": key, "reason": reason} | ({"model": model} if model else {}))
 
     def _take(self, found: Iterable[Breaker]) -> None:
         now = time.monotonic()

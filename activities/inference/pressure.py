@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Final
 
 import structlog
@@ -77,8 +76,7 @@ class Pressure:
         stir.set()
         told = json.loads(payload) if payload else {}
         if self._alerts is not None and told.get("passed"):
-            hour = datetime.now(UTC).strftime("%Y-%m-%dT%H")
-            self._alerts.raise_("budget_soft", told["budget"], hour, name=told["name"], share=told["share"])
+            self._alerts.raise_("budget_soft", told["budget"], name=told["name"], share=told["share"])
 
     async def _watch(self, database: Database, stir: asyncio.Event) -> None:
         while True:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
@@ -59,7 +58,7 @@ def _once_an_hour(alerts: Alerts) -> Any:
     """What breakers tell, once an hour for each breaker."""
 
     def tell(kind: str, fields: dict[str, Any]) -> None:
-        alerts.raise_(kind, str(fields.get("scope", "")), datetime.now(UTC).strftime("%Y-%m-%dT%H"), **fields)
+        alerts.raise_(kind, str(fields.get("scope", "")), **fields)
 
     return tell
 

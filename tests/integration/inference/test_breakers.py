@@ -245,14 +245,19 @@ async def test_by_hand_goes_before_the_counts(database: Database, scopes: Scopes
     assert one.standing(scopes).state == "probe_due", "the failures that came while it was held closed count again"
 
 
-async def test_an_opened_breaker_is_told_once_by_the_worker_that_saw_it(database: Database, scopes: Scopes) -> None:
+async def test_a_refused_key_and_an_opened_breaker_are_told_by_the_worker_that_saw_them(database: Database, scopes: Scopes) -> None:
     alerts: list[tuple[str, dict[str, Any]]] = []
     one = Breakers(database, SETTINGS, worker="one", alert=lambda kind, fields: alerts.append((kind, fields)))
     await one.refresh()
     one.failed(scopes.names, QUOTA, code="insufficient_quota")
     await told(one)
     await told(one)
-    assert [(kind, fields["scope"]) for kind, fields in alerts] == [("breaker_opened", scopes.names[2])]
+    assert [(kind, fields["scope"]) for kind, fields in alerts] == [("key_refused", scopes.names[2]), ("breaker_opened", scopes.names[2])]
+    assert alerts[0][1] | {"scope": ""} == {
+        "scope": "",
+        "key": f"{scopes.provider}/{scopes.key}",
+        "reason": "quota (insufficient_quota)",
+    }
 
 
 async def until(condition: Callable[[], bool], of: str) -> None:

@@ -7,10 +7,12 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 
+from activities.inference.alerts import Alerts
 from devstack.simulated_provider.faults import Fault, FaultKind
 from devstack.simulated_provider.latency import Latency
 from devstack.simulated_provider.server import SimulatedProvider, simulated_provider
@@ -20,7 +22,7 @@ from tests.integration.inference.breaker_world import breaker
 from tests.integration.inference.key_world import MAIN, NEW, SPARE, by_command, by_file, key_world, runs_of
 from tests.integration.inference.test_breakers import until
 from workflows.contracts.errors import FailureClass, SettingsError, StepError
-from workflows.contracts.inference import KeyEntry, Rates
+from workflows.contracts.inference import AlertSettings, KeyEntry, Rates
 
 ENVIRON = {"MAIN_KEY": MAIN, "SPARE_KEY": SPARE, "PATH": "/usr/bin:/bin"}
 BOTH = (KeyEntry(name="main", env="MAIN_KEY", weight=1000), KeyEntry(name="spare", env="SPARE_KEY", weight=0.001))
@@ -49,6 +51,27 @@ async def test_a_refused_key_gives_way_to_the_next_within_the_same_attempt(datab
     found = await breaker(database, world.key_scope("main"))
     assert found is not None
     assert (found.state, found.failure_class) == ("open", "caller")
+
+
+async def test_people_are_told_of_a_refused_key_by_its_name_and_once_in_an_hour(database: Database, sim: SimulatedProvider) -> None:
+    sim.keys = frozenset({SPARE})
+    async with Alerts(database, AlertSettings).open() as one, Alerts(database, AlertSettings).open() as two:
+
+        def alert(kind: str, fields: dict[str, Any]) -> None:
+            for alerts in (one, two):  # as two workers would that see it
+                alerts.raise_(kind, str(fields["scope"]), **fields)
+
+        with structlog.testing.capture_logs() as logs:
+            async with key_world(database, sim, ENVIRON, BOTH, alert=alert) as world:
+                assert await world.call() == "spare"
+                scope = world.key_scope("main")
+                one.raise_("last", scope)
+                await until(lambda: "alert.last" in [entry["event"] for entry in logs], "what was raised before has been given")
+    (told,) = [entry for entry in logs if entry["event"] == "alert.key_refused"]
+    assert (told["scope"], told["key"], told["reason"]) == (scope, f"{world.provider}/main", "caller (invalid_api_key)")
+    assert not any(secret in repr(logs) for secret in (MAIN, SPARE))
+    hour = await database.fetchval("select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD')")
+    assert told["period"].startswith(f"{hour}T"), "the hour is the database's"
 
 
 async def test_a_used_up_quota_sets_one_key_aside_for_all_and_the_others_go_on(database: Database, sim: SimulatedProvider) -> None:

@@ -215,6 +215,7 @@ def test_each_count_has_its_metric_and_bounded_attributes(recorded: Recorded) ->
     inference.record_breaker_change("openai", "open")
     inference.record_cache("exact", agent="support")
     inference.record_downgrade("smart", "fast", agent="support")
+    inference.record_alert("key_refused")
     waits = sorted(str(attributes["holdfast.wait_for"]) for attributes, _ in recorded.points("holdfast.wait.duration"))
     assert waits == ["budget", "limits"]
     assert recorded.points("holdfast.budget.refusals") == [({"holdfast.budget": "team-day", "holdfast.dimension": "tokens"}, 1)]
@@ -222,6 +223,7 @@ def test_each_count_has_its_metric_and_bounded_attributes(recorded: Recorded) ->
     assert recorded.points("holdfast.cache.lookups") == [({"holdfast.cache": "exact", "gen_ai.agent.name": "support"}, 1)]
     taken = {"holdfast.tier": "smart", "holdfast.tier_taken": "fast", "gen_ai.agent.name": "support"}
     assert recorded.points("holdfast.downgrades") == [(taken, 1)]
+    assert recorded.points("holdfast.alerts") == [({"holdfast.alert": "key_refused"}, 1)]
 
 
 def test_tokens_and_cost_are_counted_by_tier(recorded: Recorded) -> None:
