@@ -6,9 +6,9 @@ import hashlib
 import json
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from workflows.contracts.inference import Priority
 from workflows.contracts.messages import Frozen
@@ -36,6 +36,7 @@ class ToolKind(StrEnum):
     HTTP = "http"
     AGENT = "agent"
     HANDOFF = "handoff"
+    PERSON = "person"
 
 
 class HttpCall(Frozen):
@@ -49,6 +50,36 @@ class HttpCall(Frozen):
     """`json`: the arguments that are not in the url are sent as a JSON body; `none`: as the query string."""
 
 
+class ApprovalPolicy(Frozen):
+    """Who decides on a call, how many of them, how long it may take, and what happens when nobody does."""
+
+    by: tuple[str, ...] = ()
+    """People, or groups as `@leads`; empty lets everybody decide."""
+    quorum: int = Field(default=1, ge=1, le=20)
+    """How many different people must say yes; one no is enough to refuse."""
+    not_by_user: bool = False
+    """The run's own user may not decide."""
+    timeout_s: float | None = Field(default=None, gt=0, le=31_536_000)
+    """Seconds until `on_timeout` happens; None waits for ever."""
+    on_timeout: Literal["reject", "approve", "escalate", "park"] = "reject"
+    escalate_to: tuple[str, ...] = ()
+    """Who decides after an escalation; they have `timeout_s` again, then the call is rejected."""
+    remind_every_s: float | None = Field(default=None, ge=1, le=31_536_000)
+    risk: Literal["low", "medium", "high"] = "medium"
+    """For people, to see what matters first."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.on_timeout == "escalate" and not (self.escalate_to and self.timeout_s):
+            raise ValueError("on_timeout: escalate needs timeout_s and escalate_to")
+        if self.escalate_to and self.on_timeout != "escalate":
+            raise ValueError("escalate_to is used with on_timeout: escalate only")
+        people = [name for name in self.by if not name.startswith("@")]
+        if self.by and len(people) == len(self.by) and len(set(people)) < self.quorum:
+            raise ValueError(f"quorum: {self.quorum} people must say yes, but `by` names {len(set(people))}")
+        return self
+
+
 class ToolSpec(Frozen):
     """All that a definition holds of one tool; part of the pinned content hash."""
 
@@ -60,6 +91,10 @@ class ToolSpec(Frozen):
     timeout_s: float = Field(default=60, gt=0, le=86_400)
     approve: str | bool = False
     """False: never; True: always; text: a condition over the arguments, as in `amount_usd > 50`."""
+    policy: ApprovalPolicy | None = Field(default=None, exclude_if=lambda policy: policy is None)
+    """Who decides, where a call needs a yes; unset, everybody may, for ever. Left out of the stored form when unset."""
+    undo: bool = Field(default=False, exclude_if=lambda undo: not undo)
+    """The tool has a function that undoes its effect."""
     key: str | None = None
     """The argument that is the business key of the effect: two calls with one value share one effect."""
     retries: int = Field(default=0, ge=0, le=100)
@@ -127,6 +162,10 @@ class AgentDefinition(Frozen):
     output_schema: dict[str, Any] | None = None
     max_output_tokens: int = Field(default=1_024, ge=1, le=200_000)
     temperature: float | None = Field(default=None, ge=0, le=2)
+    ask_people: ApprovalPolicy | None = Field(default=None, exclude_if=lambda policy: policy is None)
+    """Set, the model is offered the tool `ask_person`; the policy says who answers and until when."""
+    on_cancel: Literal["leave", "undo"] = Field(default="leave", exclude_if=lambda on_cancel: on_cancel == "leave")
+    """What becomes of effects that can be undone when the run is cancelled."""
     cache: Cache | None = Field(default=None, exclude_if=lambda cache: cache is None)
     """Unset, it is left out of the stored form: definitions from before it keep their hash, and older workers read them."""
 
@@ -152,6 +191,7 @@ class AgentDefinition(Frozen):
             model=self.model,
             limits=self.limits,
             memory=self.memory,
+            on_cancel=self.on_cancel,
         )
 
 
@@ -164,3 +204,4 @@ class PinnedAgent(Frozen):
     model: str
     limits: Limits
     memory: Memory
+    on_cancel: Literal["leave", "undo"] = Field(default="leave", exclude_if=lambda on_cancel: on_cancel == "leave")

@@ -46,6 +46,7 @@ class FailureClass(StrEnum):
     TOOL = "tool"
     UNKNOWN_OUTCOME = "unknown_outcome"
     LIMIT = "limit"
+    NO_DECISION = "no_decision"
     CODE = "code"
 
 

@@ -64,7 +64,21 @@ TOOL_RUN: Final = ActivityPolicy(start_to_close_s=86_400, schedule_to_close_s=90
 TOOL_MARGIN_S: Final = 60.0
 """What an attempt may take beside the tool itself: reading arguments, writing the result, waiting out a database restart."""
 
+BATCH: Final = ActivityPolicy(start_to_close_s=600, schedule_to_close_s=3_600, retry=_retry(1, 30))
+"""One look at a batch. What it finds is read and recorded for every run of the batch."""
+LEAVE_BATCH: Final = ActivityPolicy(start_to_close_s=30, schedule_to_close_s=60, retry=_retry(0.5, 5))
+"""A run that is cancelled waits for it, so it is short; what it does not do in time is settled by the sweep."""
+
 MEMORY: Final = ActivityPolicy(start_to_close_s=60, schedule_to_close_s=600, retry=_retry(0.5, 10))
+
+PEOPLE: Final = ActivityPolicy(start_to_close_s=60, schedule_to_close_s=31_536_000, retry=_retry(0.5, 30))
+"""Questions and records: however long the database is away, none is lost; the run shows what it waits for meanwhile."""
+
+EDIT_CHECK: Final = ActivityPolicy(start_to_close_s=30, schedule_to_close_s=60, retry=_retry(0.5, 5))
+"""A person waits for the verdict: rather refused, and sent again, than left in the air."""
+
+CLOSING: Final = ActivityPolicy(start_to_close_s=60, schedule_to_close_s=3_600, retry=_retry(0.5, 30))
+"""What a cancelled or aborted run still writes; an hour's outage may not keep it open for ever."""
 
 RECORD_FOR_S: Final = 240.0
 """How long a paid response, or the result of an effect, is held while the database is away, before it is given up as unknown."""

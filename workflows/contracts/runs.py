@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
-from workflows.contracts.agents import Effect, Limits, PinnedAgent, ToolKind
+from workflows.contracts.agents import ApprovalPolicy, Effect, Limits, PinnedAgent, ToolKind
 from workflows.contracts.errors import FailureClass
 from workflows.contracts.inference import Priority
 from workflows.contracts.messages import Frozen, Usage
@@ -25,6 +26,7 @@ class RunStatus(StrEnum):
 
     RUNNING = "running"
     WAITING_APPROVAL = "waiting_approval"
+    PAUSED = "paused"
     PARKED = "parked"
     COMPLETED = "completed"
     FAILED = "failed"
@@ -61,15 +63,21 @@ class ToolCallRef(Frozen):
     arguments_hash: str
     preview: str = ""
     needs_approval: bool = False
+    policy: ApprovalPolicy | None = None
+    """Who decides on it, or answers it; None lets everybody, for ever."""
+    done: bool = False
+    """Its result is in the transcript already: the run was forked or reborn from one that had it."""
     agent: PinnedAgent | None = None
     """For a sub-agent or a hand-over: the definition that is current now, pinned."""
 
 
 class Appendix(Frozen):
-    """A short tool result that orchestration itself decides (a refusal, a hand-over, a child's end), appended by the next model call."""
+    """A short tool result that orchestration itself decides (a refusal, a hand-over, a child's end), or a person's message, appended by
+    the next model call."""
 
     step: int
     call_id: str
+    """Empty for a person's message."""
     name: str
     text: str = ""
     is_error: bool = False
@@ -140,6 +148,16 @@ class ToolRunRequest(Frozen):
     user: str | None = None
     rulings: int = 0
     """How often a person has ruled that this step's effect, of unknown outcome, may be done again; each is good for one start."""
+    approved: bool = False
+    """A person said yes to what a hook asked before the call."""
+
+
+class AskedByHook(Frozen):
+    """What a hook asks a person."""
+
+    when: Literal["before", "after"]
+    reason: str = ""
+    policy: ApprovalPolicy = ApprovalPolicy()
 
 
 class ToolOutcome(Frozen):
@@ -151,6 +169,8 @@ class ToolOutcome(Frozen):
     preview: str = ""
     reused: bool = False
     """The effect had been done already; its recorded result was given."""
+    ask: AskedByHook | None = None
+    """A hook wants a person's yes: before the call, when nothing was run yet, or before the model sees the result."""
 
 
 class MemoryRequest(Frozen):
@@ -187,15 +207,31 @@ class Parked(Frozen):
     step: int
     what: str
     """The call that failed, as in `call_model smart` or `run_tool refund`."""
+    chain: tuple[str, ...] = ()
+    """What lay behind the cause, outermost first."""
+    letter: int = 0
+    """Its number within the run, as an order may name it."""
 
 
 class Approval(Frozen):
-    """A tool call that waits for a person."""
+    """A tool call, a question of the agent's or a held result that waits for a person."""
 
     call_id: str
     tool: str
     preview: str
     step: int
+    kind: Literal["approval", "question", "result"] = "approval"
+    reason: str = ""
+    version: int = 1
+    """Of the arguments; an edit makes the next."""
+    since: datetime | None = None
+    until: datetime | None = None
+    by: tuple[str, ...] = ()
+    """Who may decide, as declared; empty: everybody."""
+    yes: tuple[str, ...] = ()
+    """Who has said yes so far, where several must."""
+    quorum: int = 1
+    risk: str = "medium"
 
 
 class Repeat(Frozen):
@@ -219,6 +255,11 @@ class Carry(Frozen):
     """The history was summarised since the last model call that succeeded."""
     worked_s: float = 0
     waited_s: float = 0
+    notes: int = 0
+    """How many notes and dead letters the run has numbered."""
+    messages: tuple[str, ...] = ()
+    """What people said that the model has yet to be told."""
+    paused: bool = False
 
 
 class RunInput(Frozen):
@@ -232,6 +273,8 @@ class RunInput(Frozen):
     priority: Priority = Priority.NORMAL
     depth: int = Field(default=0, ge=0)
     recall: bool = True
+    origin: str | None = Field(default=None, exclude_if=lambda origin: origin is None)
+    """In words, the run that this one was forked or reborn from."""
     carry: Carry | None = None
 
 
@@ -248,6 +291,10 @@ class RunOutcome(Frozen):
     simulated: bool = False
     waited_s: float = 0
     """Seconds spent waiting for people, which count as nobody's working time."""
+    taken_over_by: str | None = None
+    """The person who gave the answer in the model's place."""
+    undone: int = 0
+    """Effects that were undone at the end."""
 
 
 class RunView(Frozen):
@@ -264,6 +311,8 @@ class RunView(Frozen):
     """The limits that hold now: a redrive may have changed them."""
     approvals: tuple[Approval, ...] = ()
     parked: Parked | None = None
+    dead_letters: tuple[Parked, ...] = ()
+    """Every step that cannot go on; `parked` is the first."""
     delayed_s: float | None = None
     """About how many seconds a delayed step still waits for a limit or a budget."""
 
@@ -277,13 +326,30 @@ class Decision(Frozen):
 
 
 class Redrive(Frozen):
-    """How a parked run goes on: `retry` the step, `skip` it with `result`, or `abort` the run."""
+    """How a parked run goes on: `retry` the step, `skip` it with `result`, or `abort` the run.
 
-    action: Literal["retry", "skip", "abort"] = "retry"
+    Of an effect whose outcome nobody knew: `skip` says that it was done, `retry` that it may be done again, `not_done` that it was
+    not, which the model is told.
+    """
+
+    action: Literal["retry", "skip", "not_done", "abort"] = "retry"
+    step: int | None = None
+    """Which parked step; None means every one."""
+    letter: int | None = None
+    """The dead letter's number within the run: an order for one that is settled already is late, and changes nothing."""
     limits: Limits | None = None
     model: str | None = None
-    result: str = ""
+    agent: PinnedAgent | None = None
+    """Another version of the agent's definition from here on: other instructions, tools, model."""
+    arguments: dict[str, JsonValue] | None = None
+    """For a parked tool call: other arguments, all of them."""
+    input: str | None = Field(default=None, min_length=1, max_length=64 * 1024)
+    """Instead of what the run was first asked."""
+    result: str = Field(default="", max_length=64 * 1024)
+    undo: bool = False
+    """With `abort`: what the run's tools did is undone first, last effect first."""
     by: str = "unknown"
+    reason: str = ""
 
 
 class ToolArguments(Frozen):
