@@ -98,21 +98,33 @@ async def turns(database: Database) -> dict[str, float]:
     return {row["period"]: row["turns_in_s"] for row in rows}
 
 
-async def wait(database: Database, run_id: str, step: int, budget: str, wait_s: float) -> None:
-    """Note that a step waits for a budget, so that whoever raises it knows whom to wake; saying it again moves only the end."""
-    await database.execute(
-        "insert into budget_waits (run_id, step, budget, until) values ($1, $2, $3, clock_timestamp() + make_interval(secs => $4)) "
-        "on conflict (run_id, step, budget) do update set until = excluded.until",
+async def wait(database: Database, run_id: str, step: int, budget: str, wait_s: float) -> float:
+    """Note that a step waits for a budget, so that whoever raises it knows whom to wake. For how many seconds it has waited already.
+
+    Saying it again moves only the end, unless that is long over: then it is another wait.
+    """
+    waited_s: float = await database.fetchval(
+        "insert into budget_waits as w (run_id, step, budget, until) values ($1, $2, $3, clock_timestamp() + make_interval(secs => $4)) "
+        "on conflict (run_id, step, budget) do update set until = excluded.until, "
+        "since = case when w.until < clock_timestamp() - interval '1 minute' then clock_timestamp() else w.since end "
+        "returning greatest(0, extract(epoch from clock_timestamp() - since))::float8",
         run_id,
         step,
         budget,
         wait_s,
     )
+    return waited_s
 
 
-async def no_longer_waits(database: Database, run_id: str, step: int | None = None) -> None:
-    """Forget that a step, or a run with any of its steps, waits."""
-    await database.execute("delete from budget_waits where run_id = $1 and step = coalesce($2, step)", run_id, step)
+async def no_longer_waits(database: Database, run_id: str, step: int | None = None) -> float | None:
+    """Forget that a step, or a run with any of its steps, waits. The longest that it did, in seconds; None: it did not."""
+    waited_s: float | None = await database.fetchval(
+        "with gone as (delete from budget_waits where run_id = $1 and step = coalesce($2, step) returning since) "
+        "select greatest(0, max(extract(epoch from clock_timestamp() - since)))::float8 from gone having count(*) > 0",
+        run_id,
+        step,
+    )
+    return waited_s
 
 
 async def waiting(database: Database) -> list[Waiting]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from activities.inference import calling, planning
+from activities.inference import budget_waits, calling, planning
 from activities.inference.admission import Admission, Admitted, Request
 from activities.inference.asking import Answered, Asked, Kept, Refused
 from activities.inference.breaker_rules import key_refused
@@ -17,8 +17,8 @@ from activities.inference.cache_keys import Asker
 from activities.inference.pressure import Pressure
 from activities.inference.recording import record, settle
 from activities.inference.routing import Route, Router, Wanted
-from state import budgets, model_calls
-from state.model_calls import Begun, Looked, Refusal
+from state import model_calls
+from state.model_calls import Begun, Looked
 from state.pool import Database
 from state.response_cache import CacheKey, Hit
 from telemetry import inference as telemetry
@@ -28,8 +28,6 @@ from workflows.contracts.runs import ModelCallRequest
 
 Paid = tuple[dict[str, Any], Decimal]
 """The turn that is recorded for a step, and its unknown spend."""
-BUDGET_LOOK_S = 15.0
-"""How long a step waits for a budget that calls in the air may still give back to."""
 FOLLOW_S = 2.0
 """How long a step waits in the worker for another one that asks the same."""
 
@@ -138,8 +136,8 @@ class Payment:
         if begun.outcome != "go":
             self._means.admission.not_sent(admitted)
             return await self._not_begun(admitted, begun)
-        if any(entry.on_hard == "wait" for entry in self._means.router.settings.budgets.values()):
-            await budgets.no_longer_waits(self._means.database, self._request.run_id, self._request.step)
+        if self._attempt > 1 or any(entry.on_hard == "wait" for entry in self._means.router.settings.budgets.values()):
+            await budget_waits.begun_after(self._means.database, self._request)
         try:
             with admitted.option.key.in_use():
                 answered = await self._call(admitted, begun)
@@ -166,26 +164,15 @@ class Payment:
             return None
         for each in begun.refusals:
             telemetry.record_budget_refusal(each.name, each.dimension)
-        refusal = planning.worth_waiting(self._means.router.settings, begun) if begun.outcome == "over_budget" else None
-        if refusal is not None:
-            raise await self._waiting_for_budget(refusal)
+        if begun.outcome == "over_budget":
+            delay = await budget_waits.delay(self._means.database, self._means.router.settings, self._request, begun)
+            if delay is not None:
+                raise delay
         return Refused(begun.outcome, begun.unknown_usd, begun.refused_by, begun.refusals)
 
     def _has_larger(self, admitted: Admitted) -> bool:
         window = admitted.option.candidate.worst.window_tokens
         return any(each.worst.window_tokens > window for each in self._route().candidates)
-
-    async def _waiting_for_budget(self, refusal: Refusal) -> StepError:
-        """The run waits by itself until the period turns, or until somebody raises the budget and wakes it."""
-        wait_s = BUDGET_LOOK_S if refusal.in_the_air else max(1.0, refusal.turns_in_s or 0.0)
-        await budgets.wait(self._means.database, self._request.run_id, self._request.step, refusal.budget, wait_s)
-        return StepError(
-            f"delayed, about {wait_s:.0f} s: budget {refusal.budget} has no room ({refusal.dimension}) until it turns or is raised",
-            failure_class=FailureClass.THROTTLED,
-            retry_after_s=wait_s,
-            code="budget",
-            wakeable=True,
-        )
 
     async def _call(self, admitted: Admitted, begun: Begun) -> Answered:
         option, conversation = admitted.option, begun.messages

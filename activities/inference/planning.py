@@ -13,8 +13,8 @@ from activities.inference.asking import Asked
 from activities.inference.demands import Caller, Estimate
 from activities.inference.routing import CACHE_TOKENS, Candidate, Needs
 from state import transcripts
-from state.budgets import BudgetLine, Refusal
-from state.model_calls import Begun, Looked, Plan
+from state.budgets import BudgetLine
+from state.model_calls import Looked, Plan
 from state.response_cache import Hit
 from workflows.contracts.inference import EVERY, BudgetEntry, BudgetScope, InferenceSettings, Rates
 from workflows.contracts.messages import Message, ModelRequest, Role
@@ -188,11 +188,3 @@ def budget_owner(entry: BudgetEntry, step: ModelCallRequest) -> str | None:
         return owner
     named = entry.of if entry.scope is not BudgetScope.USER or "/" in entry.of else f"{step.tenant}/{entry.of}"
     return owner if owner == named else None
-
-
-def worth_waiting(settings: InferenceSettings, begun: Begun) -> Refusal | None:
-    """The refusal that is waited for longest, where every budget that refused is one to wait for; else None: the call is refused."""
-    entries = [settings.budgets.get(refusal.name) for refusal in begun.refusals]
-    if not entries or any(entry is None or entry.on_hard != "wait" for entry in entries):
-        return None
-    return max(begun.refusals, key=lambda refusal: refusal.turns_in_s or 0.0)

@@ -271,6 +271,7 @@ declare
     v_tokens integer;
     v_output integer;
     v_room numeric;
+    v_settled numeric;
     v_allowed numeric;
     v_reserve numeric;
     v_periods bigint[] := '{}';
@@ -323,8 +324,10 @@ begin
         return;
     end if;
     v_room := p_cost_limit - r.spent_usd - r.reserved_usd;
+    v_settled := p_cost_limit - r.spent_usd;
     if r.ancestors <> '{}' then
-        select least(v_room, min(u.cost_limit_usd - u.spent_usd - u.reserved_usd)) into v_room from runs u where u.run_id = any(r.ancestors);
+        select least(v_room, min(u.cost_limit_usd - u.spent_usd - u.reserved_usd)), least(v_settled, min(u.cost_limit_usd - u.spent_usd))
+          into v_room, v_settled from runs u where u.run_id = any(r.ancestors);
     end if;
     v_allowed := answer_within(v_room, v_tokens, p_input_price, p_output_price);
     refusals := '[]';
@@ -332,7 +335,7 @@ begin
         select u.run_id into refused_by from runs u where u.run_id = any(r.ancestors || r.run_id)
          order by u.cost_limit_usd - u.spent_usd - u.reserved_usd, cardinality(u.ancestors) limit 1;
         refusals := jsonb_build_array(jsonb_build_object('budget', refused_by, 'name', 'run', 'dimension', 'cost_usd',
-            'turns_in_s', null, 'in_the_air', false));
+            'turns_in_s', null, 'in_the_air', answer_within(v_settled, v_tokens, p_input_price, p_output_price) >= greatest(p_min_output, 0)));
     end if;
     v_output := least(p_max_output, p_window - v_tokens, v_allowed);
     if v_periods <> '{}' then
