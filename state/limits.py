@@ -35,8 +35,10 @@ class Batch:
     """Bucket, the provider's limit, what it says remains."""
     cooled: tuple[list[int], list[float]] = field(default_factory=lambda: ([], []))
     """Bucket, seconds without a slot."""
-    asks: tuple[list[str], list[int], list[float], list[float], list[int]] = field(default_factory=lambda: ([], [], [], [], []))
-    """Ticket, priority, horizon_s, passed_by_s, place of the last alternative."""
+    asks: tuple[list[str], list[int]] = field(default_factory=lambda: ([], []))
+    """Ticket, place of its form."""
+    forms: tuple[list[int], list[int], list[float], list[float], list[int]] = field(default_factory=lambda: ([], [], [], [], []))
+    """What asks have in common, written once: their number, priority, horizon_s, passed_by_s, place of the last alternative."""
     alternatives: tuple[list[str], list[float], list[int]] = field(default_factory=lambda: ([], [], []))
     """Label, penalty_s, place of the last demand."""
     demands: tuple[list[int], list[float]] = field(default_factory=lambda: ([], []))
@@ -49,12 +51,14 @@ class Taken:
 
     at: float
     got: Sequence[int]
-    slots: Sequence[float]
-    expected: Sequence[float]
-    binding: Sequence[int]
-    told_s: Sequence[float | None]
+    """Below 0: its reserved slot, which was charged for when it was given out."""
+    slots: Sequence[float] | None
+    """None, as all that follow: every ask is given its slot at once."""
+    expected: Sequence[float] | None
+    binding: Sequence[int] | None
+    told_s: Sequence[float | None] | None
     charged: Sequence[float] | None = None
-    """What was taken, a place a demand; None: as asked. A reserved slot was charged for when it was given out."""
+    """What the reserved slots had taken: a place a demand, one slot after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,7 @@ class Waiting:
     told_s: float
 
 
-async def take(database: Database, batch: Batch, worker: str, near_s: float) -> Taken:
+async def take(database: Database, batch: Batch, worker: str, near_s: float, promise_s: float) -> Taken:
     """Settle, tell and ask, in one round trip.
 
     Raises:
@@ -114,7 +118,7 @@ async def take(database: Database, batch: Batch, worker: str, near_s: float) -> 
     """
     for attempt in range(ATTEMPTS):
         try:
-            found = await database.fetchrow(_TAKE, *_arguments(batch, worker, near_s))
+            found = await database.fetchrow(_TAKE, *_arguments(batch, worker), near_s, promise_s)
         except asyncpg.DeadlockDetectedError:
             if attempt == ATTEMPTS - 1:
                 raise
@@ -162,7 +166,7 @@ async def waiting(database: Database, run_id: str | None = None) -> list[Waiting
     return [_waiting(row) for row in rows]
 
 
-_TAKE = "select * from take_limits(" + ",".join(f"${place}" for place in range(1, 27)) + ")"  # noqa: S608 - only places
+_TAKE = "select * from take_limits(" + ",".join(f"${place}" for place in range(1, 30)) + ")"  # noqa: S608 - only places
 _STANDING = """
 select b.*, limit_now() as at,
        (select coalesce(sum(h.held), 0) from limit_holds h
@@ -173,9 +177,9 @@ select b.*, limit_now() as at,
 """
 
 
-def _arguments(batch: Batch, worker: str, near_s: float) -> tuple[Any, ...]:
+def _arguments(batch: Batch, worker: str) -> tuple[Any, ...]:
     buckets = (batch.names, batch.limits, batch.periods_s, batch.headrooms, batch.held)
-    return (worker, *buckets, *batch.settled, *batch.told, *batch.cooled, *batch.asks, *batch.alternatives, *batch.demands, near_s)
+    return (worker, *buckets, *batch.settled, *batch.told, *batch.cooled, *batch.asks, *batch.forms, *batch.alternatives, *batch.demands)
 
 
 def _limit(row: asyncpg.Record) -> Limit:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from activities.inference.buckets import Alternative, Ask, Bucket, Postponed, Slot
-from state.limits import PRIORITIES, Batch, Taken
+from state.limits import PRIORITIES, Batch
 
 PLACES = {priority: place for place, priority in enumerate(PRIORITIES)}
 
@@ -52,12 +52,12 @@ class Gathered:
 
 def pack(gathered: Gathered, asks: Sequence[Pending], held: Mapping[str, float]) -> Batch:
     """Lay it into columns; buckets in the order of their names, which is the order they are locked in."""
-    buckets = {
-        demand.bucket.name: demand.bucket for each in asks for alternative in each.ask.alternatives for demand in alternative.demands
-    }
+    batch = Batch()
+    forms = _pack_asks(batch, asks)
+    buckets = {demand.bucket.name: demand.bucket for ask in forms for alternative in ask.alternatives for demand in alternative.demands}
     for bucket in (*(each.bucket for each in gathered.settled), *gathered.told, *gathered.cooled):
         buckets.setdefault(bucket.name, bucket)
-    batch = Batch(names=sorted(buckets, key=str.encode))
+    batch.names.extend(sorted(buckets, key=str.encode))
     for name in batch.names:
         bucket = buckets[name]
         batch.kinds.append(bucket.kind)
@@ -67,20 +67,13 @@ def pack(gathered: Gathered, asks: Sequence[Pending], held: Mapping[str, float])
         batch.held.append(held.get(name, 0.0))
     places = {name: place for place, name in enumerate(batch.names, 1)}
     _pack_news(batch, gathered, places)
-    _pack_asks(batch, asks, places)
+    _pack_forms(batch, forms, places)
     return batch
 
 
-def as_charged(alternative: Alternative, taken: Taken, last: int) -> Alternative:
-    """The alternative with what it has really taken: a reserved slot was charged by what was asked when it was given out.
-
-    Args:
-        last: the place of its last demand in the batch, counted from 1.
-    """
-    if taken.charged is None:
-        return alternative
-    amounts = taken.charged[last - len(alternative.demands) : last]
-    return replace(alternative, demands=tuple(map(lambda demand, amount: replace(demand, amount=amount), alternative.demands, amounts)))
+def as_charged(alternative: Alternative, amounts: Iterator[float]) -> Alternative:
+    """The alternative with what it has really taken: a reserved slot was charged by what was asked when it was given out."""
+    return replace(alternative, demands=tuple(replace(demand, amount=next(amounts)) for demand in alternative.demands))
 
 
 def _pack_news(batch: Batch, gathered: Gathered, places: Mapping[str, int]) -> None:
@@ -98,12 +91,39 @@ def _pack_news(batch: Batch, gathered: Gathered, places: Mapping[str, int]) -> N
         batch.cooled[1].append(wait_s)
 
 
-def _pack_asks(batch: Batch, asks: Sequence[Pending], places: Mapping[str, int]) -> None:
-    tickets, priorities, horizons, passed, ends = batch.asks
-    labels, penalties, demand_ends = batch.alternatives
-    wanted, amounts = batch.demands
+def _form(ask: Ask) -> tuple[Hashable, ...]:
+    """What asks have in common: all but the ticket."""
+    return (
+        ask.priority,
+        ask.horizon_s,
+        ask.passed_by_s,
+        *[(each.label, each.penalty_s, *[(demand.bucket.name, demand.amount) for demand in each.demands]) for each in ask.alternatives],
+    )
+
+
+def _pack_asks(batch: Batch, asks: Sequence[Pending]) -> list[Ask]:
+    """Name the tickets, and count how many are of one form; gives an ask of each form."""
+    tickets, places = batch.asks
+    counts = batch.forms[0]
+    known: dict[tuple[Hashable, ...], int] = {}
+    found: list[Ask] = []
     for each in asks:
         ask = each.ask
+        place = known.setdefault(_form(ask), len(found))
+        if place == len(found):
+            found.append(ask)
+            counts.append(0)
+        counts[place] += 1
+        tickets.append(ask.ticket)
+        places.append(place + 1)
+    return found
+
+
+def _pack_forms(batch: Batch, forms: Sequence[Ask], places: Mapping[str, int]) -> None:
+    _, priorities, horizons, passed, ends = batch.forms
+    labels, penalties, demand_ends = batch.alternatives
+    wanted, amounts = batch.demands
+    for ask in forms:
         for alternative in ask.alternatives:
             for demand in alternative.demands:
                 wanted.append(places[demand.bucket.name])
@@ -111,7 +131,6 @@ def _pack_asks(batch: Batch, asks: Sequence[Pending], places: Mapping[str, int])
             labels.append(alternative.label)
             penalties.append(alternative.penalty_s)
             demand_ends.append(len(wanted))
-        tickets.append(ask.ticket)
         priorities.append(PLACES[ask.priority])
         horizons.append(ask.horizon_s)
         passed.append(ask.passed_by_s)

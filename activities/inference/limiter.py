@@ -81,16 +81,23 @@ class Limiter:
         Raises:
             StepError: class caller, code `larger_than_limit`: no alternative could ever be admitted.
         """
-        possible = [place for place, each in enumerate(ask.alternatives) if _too_large(each) is None]
-        if not possible:
+        for each in ask.alternatives:
+            if _too_large(each) is not None:
+                return await self._acquire_possible(ask)
+        if not ask.alternatives:
             raise _larger_than_limit(ask)
-        if len(possible) < len(ask.alternatives):
-            given = await self.acquire(replace(ask, alternatives=tuple(ask.alternatives[place] for place in possible)))
-            return replace(given, index=possible[given.index])
         answer: asyncio.Future[Slot | Postponed] = asyncio.get_running_loop().create_future()
         self._gathered.asks.append(Pending(ask, answer))
         self._wake.set()
         return await answer
+
+    async def _acquire_possible(self, ask: Ask) -> Slot | Postponed:
+        """By those alternatives only that their limits can ever admit."""
+        possible = [place for place, each in enumerate(ask.alternatives) if _too_large(each) is None]
+        if not possible:
+            raise _larger_than_limit(ask)
+        given = await self.acquire(replace(ask, alternatives=tuple(ask.alternatives[place] for place in possible)))
+        return replace(given, index=possible[given.index])
 
     def settle(self, lease: Lease, used: Usage | None) -> None:
         """Put right what a call took: the difference to what it used is given back or charged. None: all of it stays taken."""
@@ -173,7 +180,8 @@ class Limiter:
             return
         try:
             batch = pack(gathered, asks, self._held)
-            taken = await limits.take(self._database, batch, self._worker, self._settings.in_process_wait_s)
+            settings = self._settings
+            taken = await limits.take(self._database, batch, self._worker, settings.in_process_wait_s, settings.told_holds_s)
         except UnavailableError:
             self._keep(gathered, asks)
             raise
@@ -183,10 +191,7 @@ class Limiter:
                     each.answer.set_exception(error)
             log.exception("limiter.batch_failed", asks=len(asks))
             return
-        first = 0
-        for place, each in enumerate(asks):
-            self._answer(each, taken, place, first, batch)
-            first = batch.asks[4][place]
+        self._answer(asks, batch, taken)
 
     def _keep(self, gathered: Gathered, asks: list[Pending]) -> None:
         """After an outage nobody knows whether the batch arrived: charges are sent again, what gave back is not."""
@@ -206,25 +211,37 @@ class Limiter:
                 each.answer.set_result(given)
         self._gathered.asks.clear()
 
-    def _answer(self, pending: Pending, taken: Taken, place: int, first: int, batch: Batch) -> None:
-        bound = taken.binding[place]
-        limit = batch.names[bound - 1] if bound else ""
-        if taken.got[place] == 0:
-            if not pending.answer.done():
-                wait_s = taken.expected[place] - taken.at
-                pending.answer.set_result(Postponed(0, wait_s, limit, taken.told_s[place]))
+    def _answer(self, asks: Sequence[Pending], batch: Batch, taken: Taken) -> None:
+        forms, ends = batch.asks[1], [0, *batch.forms[4]]
+        if taken.slots is None or taken.expected is None or taken.binding is None or taken.told_s is None:
+            for pending, got, form in zip(asks, taken.got, forms, strict=True):
+                index = got - 1 - ends[form - 1]
+                lease = Lease(pending.ask.alternatives[index], taken.at)
+                self._give(pending, Slot(index, 0.0, taken.at, lease))
             return
-        index = taken.got[place] - 1 - first
-        delay_s = taken.slots[place] - taken.at
-        alternative = as_charged(pending.ask.alternatives[index], taken, batch.alternatives[2][first + index])
-        lease = Lease(alternative, taken.slots[place], held=delay_s <= self._settings.in_process_wait_s)
-        if lease.held:
-            self._hold(lease.alternative.demands, 1)
+        charged = iter(taken.charged or ())
+        answers = zip(asks, forms, taken.got, taken.slots, taken.expected, taken.binding, taken.told_s, strict=True)
+        for pending, form, got, slot_at, expected, bound, told_s in answers:
+            limit = batch.names[bound - 1] if bound else ""
+            if got == 0:
+                if not pending.answer.done():
+                    pending.answer.set_result(Postponed(0, expected - taken.at, limit, told_s))
+                continue
+            index = abs(got) - 1 - ends[form - 1]
+            delay_s = slot_at - taken.at
+            alternative = pending.ask.alternatives[index]
+            if got < 0:
+                alternative = as_charged(alternative, charged)
+            lease = Lease(alternative, slot_at, held=delay_s <= self._settings.in_process_wait_s)
+            self._give(pending, Slot(index, delay_s, slot_at, lease, limit, told_s if told_s is not None else (delay_s or None)))
+
+    def _give(self, pending: Pending, slot: Slot) -> None:
+        if slot.lease.held:
+            self._hold(slot.lease.alternative.demands, 1)
         if pending.answer.done():
-            self.give_back(lease)
-            return
-        told_s = taken.told_s[place] if taken.told_s[place] is not None else (delay_s or None)
-        pending.answer.set_result(Slot(index, delay_s, taken.slots[place], lease, limit, told_s))
+            self.give_back(slot.lease)
+        else:
+            pending.answer.set_result(slot)
 
     def _end(self, lease: Lease) -> bool:
         if not lease.open:

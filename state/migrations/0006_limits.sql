@@ -23,6 +23,7 @@ create table limit_buckets (
     ahead           double precision[],
     ahead_through   bigint not null default 0,
     settled_ratio   double precision not null default 1,
+    passing_share   double precision not null default 0,
     hold_s          double precision not null default 5
 ) with (fillfactor = 20);
 comment on column limit_buckets.kind is '1 a rate (GCRA), 2 a count by the UTC day, 3 calls in the air';
@@ -30,6 +31,7 @@ comment on column limit_buckets.tat is 'when everything given out will have been
 comment on column limit_buckets.idle_at is 'when it was last found empty: what was taken before cannot be given back any more';
 comment on column limit_buckets.ahead is 'seconds'' worth given out for later moments because another limit binds: a ring of 128 cells of 1/8 s';
 comment on column limit_buckets.settled_ratio is 'used by reserved, a moving mean: what a wait is told by';
+comment on column limit_buckets.passing_share is 'what calls more urgent than the normal ones took lately of what was given: the allowance for those to come';
 
 create table limit_holds (
     bucket      text not null,
@@ -43,20 +45,37 @@ create table limit_tickets (
     ticket      text primary key,
     reserved    boolean not null,
     bucket      text not null,
-    cost_s      double precision not null,
     rank_at     double precision not null,
     asked_at    double precision not null,
     priority    smallint not null,
     label       text not null,
     expected_at double precision not null,
     told_s      double precision not null,
+    latest_at   double precision not null,
     expires_at  double precision not null,
     buckets     text[],
     amounts     double precision[]
 );
-comment on column limit_tickets.amounts is 'what a reserved slot has taken of which bucket: who claims it may ask for other amounts by then';
 comment on table limit_tickets is 'who waits: for a slot that is reserved, or to ask again when one is near';
-create index limit_tickets_by_rank on limit_tickets (bucket, rank_at) where not reserved;
+comment on column limit_tickets.bucket is 'the limit that binds';
+comment on column limit_tickets.expected_at is 'by what was told last';
+comment on column limit_tickets.latest_at is 'until when every wait that was told holds: more urgent calls pass only so far';
+comment on column limit_tickets.amounts is 'what a reserved slot has taken of which bucket: who claims it may ask for other amounts by then';
+
+create table limit_lines (
+    bucket      text not null,
+    ticket      text not null,
+    rank_at     double precision not null,
+    cost_s      double precision not null,
+    free_at     double precision not null,
+    latest_at   double precision not null,
+    expires_at  double precision not null,
+    binds       text not null,
+    primary key (bucket, ticket)
+) with (fillfactor = 50);
+comment on table limit_lines is 'the tickets without a slot, in every limit that they need: who stands in front of whom';
+comment on column limit_lines.binds is 'the limit that lets it wait, which may be another';
+create index limit_lines_by_rank on limit_lines (bucket, rank_at);
 
 create table limit_estimates (
     model             text primary key,
@@ -123,15 +142,36 @@ begin
     return p_from + 16;
 end $$;
 
+-- Where a call has to stand so that what was told to others holds: behind the last of its line that it would make later than it was told.
+-- Null: nowhere. Whoever would be served after p_until is too far back to be worth the wait.
+create function limit_held_back(p_bucket text, p_ticket text, p_rank double precision, p_from double precision, p_cost double precision,
+                                p_ratio double precision, p_until double precision, p_now double precision) returns double precision
+language sql stable as $$
+    select max(w.rank_at)
+      from (select t.rank_at, t.latest_at, p_from + p_ratio * (sum(t.cost_s) over (order by t.rank_at, t.ticket) - t.cost_s) as served_at
+              from limit_lines t where t.bucket = p_bucket and t.expires_at > p_now and t.ticket <> p_ticket) w
+     where w.rank_at > p_rank and w.served_at < p_until and w.served_at + p_cost > w.latest_at
+$$;
+
+-- Seconds' worth that stands before a rank: of those whom one of p_mine lets wait, and of others who are served before p_before.
+create function limit_in_front(p_bucket text, p_ticket text, p_rank double precision, p_mine text[], p_before double precision,
+                               p_now double precision) returns double precision
+language sql stable as $$
+    select coalesce(sum(t.cost_s), 0) from limit_lines t
+     where t.bucket = p_bucket and t.rank_at < p_rank and t.expires_at > p_now and t.ticket <> p_ticket
+       and (t.binds = any(p_mine) or t.free_at < p_before)
+$$;
+
 -- One batch of one worker: settle, hear what providers told, and give slots; every limit of an alternative, or none of them.
 -- Buckets are locked in the order of their names (p_names is sorted so), read into arrays, and written once. Null: a bucket is missing.
 create function take_limits(
     p_worker text, p_names text[], p_limits double precision[], p_periods double precision[], p_headrooms double precision[],
     p_held double precision[], s_bucket integer[], s_reserved double precision[], s_used double precision[], s_at double precision[],
     n_bucket integer[], n_limit double precision[], n_remaining double precision[], c_bucket integer[], c_wait double precision[],
-    a_ticket text[], a_priority integer[], a_horizon double precision[], a_passed double precision[], a_end integer[],
+    a_ticket text[], a_form integer[],
+    f_count integer[], f_priority integer[], f_horizon double precision[], f_passed double precision[], f_end integer[],
     alt_label text[], alt_penalty double precision[], alt_end integer[], d_bucket integer[], d_amount double precision[],
-    p_near_s double precision,
+    p_near_s double precision, p_promise_s double precision,
     out at double precision, out got integer[], out slots double precision[], out expected double precision[], out binding integer[],
     out told double precision[], out charged double precision[]
 )
@@ -169,11 +209,27 @@ declare
     ahead_dirty boolean[] := array_fill(false, array[nb]);
     ahead double precision[];
     through bigint[] := array_fill(0::bigint, array[nb]);
+    share double precision[] := zeros;
     t_asked double precision[];
+    t_rank double precision[];
+    t_latest double precision[];
     t_slot double precision[];
     t_told double precision[];
+    t_bind integer[];
     t_label text[];
     tickets boolean := false;
+    simple boolean;
+    sums double precision[];
+    most double precision[];
+    mine text[];
+    front double precision[] := array_fill(0::double precision, array[cardinality(d_bucket)]);
+    f integer;
+    first integer;
+    latest double precision;
+    allowed double precision;
+    horizon double precision;
+    idle_ boolean;
+    best_rank double precision;
     cost double precision[] := array_fill(0::double precision, array[cardinality(d_bucket)]);
     own double precision[] := array_fill(0::double precision, array[cardinality(d_bucket)]);
     now_s double precision;
@@ -189,8 +245,6 @@ declare
     j integer;
     a integer;
     d integer;
-    alt integer;
-    dem integer;
     k bigint;
     c double precision;
     m double precision;
@@ -200,7 +254,6 @@ declare
     slot double precision;
     est double precision;
     bind integer;
-    bind_cost double precision;
     open_from double precision;
     full_ boolean;
     rank_ double precision;
@@ -210,7 +263,6 @@ declare
     best_est double precision;
     best_score double precision;
     best_bind integer;
-    best_cost double precision;
     best_full boolean;
 begin
     for r in select * from limit_buckets where name = any(p_names) order by name collate "C" for update loop
@@ -231,6 +283,7 @@ begin
         big_before[i] := r.largest_before;
         epochs[i] := r.epoch;
         ratio[i] := r.settled_ratio;
+        share[i] := r.passing_share;
         hold[i] := r.hold_s;
         through[i] := r.ahead_through;
         watched := watched or r.kind = 3 or r.told_at is not null;
@@ -400,47 +453,103 @@ begin
         -- No burst when it opens again: nobody knows what the provider still holds against us.
         tat[j] := greatest(tat[j], least(blocked[j] + tau[j], now_s + 3 * p_periods[j] + 60));
     end loop;
-    got := array_fill(0, array[na]);
-    binding := array_fill(0, array[na]);
-    slots := array_fill(0::double precision, array[na]);
-    expected := array_fill(0::double precision, array[na]);
-    told := array_fill(null::double precision, array[na]);
-    if na > 0 and exists (select from limit_tickets) then
-        for r in select u.n, t.* from unnest(a_ticket) with ordinality u(ticket, n) join limit_tickets t on t.ticket = u.ticket loop
-            if not tickets then
-                tickets := true;
-                t_asked := array_fill(null::double precision, array[na]);
-                t_slot := t_asked;
-                t_told := t_asked;
-                t_label := array_fill(null::text, array[na]);
+    simple := na > 0 and not exists (select from limit_lines where bucket = any(p_names))
+              and not exists (select from limit_tickets where ticket = any(a_ticket));
+    if simple then
+        -- The usual case: nobody waits, and everything fits at once. All are given the first alternative now, summed up.
+        sums := zeros;
+        most := zeros;
+        for f in 1 .. cardinality(f_end) loop
+            first := coalesce(f_end[f - 1], 0) + 1;
+            for a in first + 1 .. f_end[f] loop
+                simple := simple and alt_penalty[a] >= alt_penalty[first];
+            end loop;
+            for d in coalesce(alt_end[first - 1], 0) + 1 .. alt_end[first] loop
+                j := d_bucket[d];
+                sums[j] := sums[j] + d_amount[d] * f_count[f];
+                most[j] := greatest(most[j], d_amount[d]);
+            end loop;
+        end loop;
+        for j in 1 .. nb loop
+            exit when not simple;
+            simple := sums[j] = 0 or blocked[j] <= now_s and case kind[j]
+                when 1 then not has_ahead[j] and greatest(most[j], big[j], big_before[j]) <= eff[j] - usable[j]
+                            and greatest(tat[j] - now_s, 0) + sums[j] * unit[j] <= tau[j]
+                when 2 then used[j] + sums[j] <= usable[j]
+                else others[j] + held[j] + sums[j] <= usable[j] end;
+        end loop;
+    end if;
+    if simple then
+        for j in 1 .. nb loop
+            if sums[j] > 0 then
+                if kind[j] = 1 then
+                    if tat[j] < now_s then
+                        idle[j] := now_s;
+                        tat[j] := now_s;
+                    end if;
+                    tat[j] := tat[j] + sums[j] * unit[j];
+                    big[j] := greatest(big[j], most[j]);
+                    share[j] := share[j] * power(0.97, least(na, 100));
+                elsif kind[j] = 2 then
+                    durable := true;
+                    used[j] := used[j] + sums[j];
+                end if;
+                if kind[j] = 3 or told_limit[j] is not null then
+                    held[j] := held[j] + sums[j];
+                end if;
             end if;
+        end loop;
+        got := array_fill(1, array[na]);
+        if cardinality(f_end) > 1 then
+            for i in 1 .. na loop
+                got[i] := coalesce(f_end[a_form[i] - 1], 0) + 1;
+            end loop;
+        end if;
+        na := 0;
+    elsif na > 0 then
+        got := array_fill(0, array[na]);
+        binding := got;
+        slots := array_fill(0::double precision, array[na]);
+        expected := slots;
+        told := array_fill(null::double precision, array[na]);
+        t_asked := told;
+        t_rank := told;
+        t_latest := told;
+        t_slot := told;
+        t_told := told;
+        t_bind := got;
+        t_label := array_fill(null::text, array[na]);
+        for r in select u.n, t.* from unnest(a_ticket) with ordinality u(ticket, n) join limit_tickets t on t.ticket = u.ticket loop
+            tickets := true;
             if r.expires_at > now_s then
                 t_asked[r.n] := r.asked_at;
+                t_rank[r.n] := r.rank_at;
+                t_latest[r.n] := r.latest_at;
             end if;
             t_told[r.n] := r.told_s;
+            t_bind[r.n] := coalesce(array_position(p_names, r.bucket), 0);
             t_label[r.n] := r.label;
             if r.reserved then
                 t_slot[r.n] := r.expected_at;
             end if;
         end loop;
-        for r in select distinct t.bucket from limit_tickets t where t.bucket = any(p_names) and not t.reserved loop
+        for r in select distinct t.bucket from limit_lines t where t.bucket = any(p_names) loop
             waiting[array_position(p_names, r.bucket)] := true;
         end loop;
     end if;
-    alt := 1;
-    dem := 1;
     for i in 1 .. na loop
+        f := a_form[i];
         best := 0;
-        asked := coalesce(t_asked[i], now_s);
-        rank_ := asked + a_passed[i];
-        for a in alt .. a_end[i] loop
+        horizon := now_s + least(f_horizon[f], 15);
+        -- Those of one batch stand in their order.
+        asked := coalesce(t_asked[i], now_s + i * 1e-6);
+        for a in coalesce(f_end[f - 1], 0) + 1 .. f_end[f] loop
+            first := coalesce(alt_end[a - 1], 0) + 1;
             slot := now_s;
-            est := now_s;
-            bind := 0;
-            bind_cost := 0;
             full_ := false;
             open_from := 0;
-            for d in dem .. alt_end[a] loop
+            x := 0;
+            for d in first .. alt_end[a] loop
                 j := d_bucket[d];
                 if kind[j] = 1 then
                     m := greatest(d_amount[d], big[j], big_before[j]);
@@ -449,7 +558,6 @@ begin
                         c := least(p_periods[j], greatest(c, d_amount[d] * p_periods[j] / greatest(eff[j] - m, 1e-9)));
                     end if;
                     s := greatest(now_s, greatest(tat[j], now_s) + c - tau[j]);
-                    own[d] := s;
                     if has_ahead[j] then
                         s := limit_after(s, tat[j], tau[j], c, ahead[(j - 1) * 128 + 1 : j * 128], cell);
                     end if;
@@ -465,70 +573,118 @@ begin
                     end if;
                 end if;
                 cost[d] := c;
-                s := greatest(s, blocked[j]);
+                own[d] := greatest(s, blocked[j]);
+                front[d] := 0;
                 open_from := greatest(open_from, blocked[j]);
-                e := s;
-                if waiting[j] then
-                    select s + coalesce(sum(t.cost_s), 0) * case when kind[j] = 1 then ratio[j] else 1 end into e from limit_tickets t
-                     where t.bucket = p_names[j] and not t.reserved and t.rank_at < rank_ and t.expires_at > now_s and t.ticket <> a_ticket[i];
-                end if;
-                slot := greatest(slot, s);
-                if e > est then
-                    est := e;
-                    bind := j;
-                    bind_cost := c;
-                end if;
+                slot := greatest(slot, own[d]);
+                x := x + waiting[j]::integer;
             end loop;
+            rank_ := asked + f_passed[f];
             if t_slot[i] is not null and t_label[i] = alt_label[a] and not full_ and t_slot[i] > now_s - 2 and t_slot[i] >= open_from then
                 -- Its reserved slot, taken once: everything but calls in the air was charged then.
                 best := -a;
                 best_slot := greatest(now_s, t_slot[i]);
-                best_est := best_slot;
-                best_bind := bind;
-                best_full := false;
+                best_bind := t_bind[i];
                 exit;
             end if;
+            if x > 0 then
+                select array_agg(p_names[n]) into mine from unnest(d_bucket[first : alt_end[a]]) n;
+                for d in first .. alt_end[a] loop
+                    j := d_bucket[d];
+                    if waiting[j] then
+                        rank_ := greatest(rank_, limit_held_back(p_names[j], a_ticket[i], rank_, own[d], cost[d],
+                                                                 case when kind[j] = 1 then ratio[j] else 1 end, asked + p_promise_s, now_s) + 1e-6);
+                    end if;
+                end loop;
+                rank_ := least(rank_, t_rank[i]);
+                -- Twice: whoever waits for a limit that is not of this call stands before it only if it is served before it.
+                for n in 1 .. 2 loop
+                    est := now_s;
+                    for d in first .. alt_end[a] loop
+                        j := d_bucket[d];
+                        est := greatest(est, own[d] + front[d]);
+                    end loop;
+                    for d in first .. alt_end[a] loop
+                        j := d_bucket[d];
+                        if waiting[j] then
+                            front[d] := limit_in_front(p_names[j], a_ticket[i], rank_, mine, est, now_s)
+                                        * case when kind[j] = 1 then ratio[j] else 1 end;
+                        end if;
+                    end loop;
+                end loop;
+            end if;
+            est := now_s;
+            bind := 0;
+            for d in first .. alt_end[a] loop
+                if own[d] + front[d] > est then
+                    est := own[d] + front[d];
+                    bind := d_bucket[d];
+                end if;
+            end loop;
             if best = 0 or est + alt_penalty[a] < best_score then
                 best := a;
                 best_slot := slot;
                 best_est := est;
                 best_score := est + alt_penalty[a];
                 best_bind := bind;
-                best_cost := bind_cost;
+                best_rank := rank_;
                 best_full := full_;
             end if;
-            dem := alt_end[a] + 1;
         end loop;
         binding[i] := best_bind;
-        if best < 0 or (not best_full and best_slot <= now_s + least(a_horizon[i], 15)
-                        and (best_est <= now_s + a_horizon[i] or (best_slot <= now_s and (best_bind = 0 or tat[best_bind] <= now_s)))) then
-            got[i] := abs(best);
+        if best > 0 then
+            first := coalesce(alt_end[best - 1], 0) + 1;
+            -- Its own place in the line, not the nearest moment: that is for those in front. But nothing is left idle.
+            idle_ := best_slot <= now_s and (best_bind = 0 or tat[best_bind] <= now_s);
+            slot := case when idle_ then best_slot else greatest(best_slot, best_est) end;
+            x := 0;
+            while not best_full and slot <= horizon and x < slot loop
+                -- At that very moment there has to be room in every limit, beside what is given out ahead.
+                x := slot;
+                for d in first .. alt_end[best] loop
+                    j := d_bucket[d];
+                    if kind[j] = 1 and has_ahead[j] and slot > own[d] then
+                        s := limit_after(slot, tat[j], tau[j], cost[d], ahead[(j - 1) * 128 + 1 : j * 128], cell);
+                        if s > slot then
+                            slot := s;
+                            best_bind := j;
+                        end if;
+                    end if;
+                end loop;
+            end loop;
+            best_est := greatest(best_est, slot);
+            best_slot := slot;
+        end if;
+        if best < 0 or (not best_full and best_slot <= horizon) then
+            got[i] := best;
             slots[i] := best_slot;
             expected[i] := best_slot;
             durable := durable or best_slot > now_s + p_near_s;
             if best < 0 then
                 select t.buckets, t.amounts into t_buckets, t_amounts from limit_tickets t where t.ticket = a_ticket[i];
-                charged := coalesce(charged, d_amount);
             end if;
             for d in coalesce(alt_end[abs(best) - 1], 0) + 1 .. alt_end[abs(best)] loop
                 j := d_bucket[d];
-                if best < 0 and kind[j] <> 3 then
-                    charged[d] := coalesce(t_amounts[array_position(t_buckets, p_names[j])], 0);
-                end if;
-                if kind[j] = 3 or told_limit[j] is not null then
-                    if best_slot <= now_s + p_near_s then
-                        held[j] := held[j] + coalesce(charged[d], d_amount[d]);
+                taken := d_amount[d];
+                if best < 0 then
+                    if kind[j] <> 3 then
+                        taken := coalesce(t_amounts[array_position(t_buckets, p_names[j])], 0);
                     end if;
+                    charged := charged || taken;
+                end if;
+                if (kind[j] = 3 or told_limit[j] is not null) and best_slot <= now_s + p_near_s then
+                    held[j] := held[j] + taken;
                 end if;
                 if best < 0 then
                     continue;
                 end if;
                 if kind[j] = 2 then
                     durable := true;
-                    used[j] := used[j] + d_amount[d];
+                    used[j] := used[j] + taken;
                 elsif kind[j] = 1 then
-                    durable := durable or d_amount[d] > eff[j] - usable[j];
-                    big[j] := greatest(big[j], d_amount[d]);
+                    durable := durable or taken > eff[j] - usable[j];
+                    big[j] := greatest(big[j], taken);
+                    share[j] := share[j] + 0.03 * ((f_priority[f] < 2)::integer - share[j]);
                     if best_slot > own[d] + 0.125 then
                         if ahead is null then
                             ahead := array_fill(0::double precision, array[nb * 128]);
@@ -546,40 +702,57 @@ begin
                     end if;
                 end if;
             end loop;
-            if tickets then
-                told[i] := t_told[i];
-                delete from limit_tickets where ticket = a_ticket[i];
-            end if;
-            if best_slot > now_s + p_near_s then
-                told[i] := coalesce(told[i], best_slot - now_s);
-                if best > 0 then
-                    select array_agg(p_names[d_bucket[n]]), array_agg(d_amount[n]) into t_buckets, t_amounts
-                      from generate_series(coalesce(alt_end[best - 1], 0) + 1, alt_end[best]) n;
+            told[i] := t_told[i];
+            if best_slot <= now_s + p_near_s then
+                if tickets then
+                    delete from limit_tickets where ticket = a_ticket[i];
                 end if;
-                insert into limit_tickets values (a_ticket[i], true, p_names[best_bind], 0, rank_, asked, a_priority[i], alt_label[abs(best)],
-                                                  best_slot, told[i], best_slot + 5, t_buckets, t_amounts)
+            elsif best > 0 then
+                told[i] := coalesce(told[i], best_slot - now_s);
+                select array_agg(p_names[d_bucket[n]]), array_agg(d_amount[n]) into t_buckets, t_amounts
+                  from generate_series(first, alt_end[best]) n;
+                insert into limit_tickets values (a_ticket[i], true, p_names[best_bind], best_rank, asked, f_priority[f], alt_label[best],
+                                                  best_slot, told[i], best_slot, best_slot + 5, t_buckets, t_amounts)
                 on conflict (ticket) do update set reserved = true, bucket = excluded.bucket, label = excluded.label,
                        expected_at = excluded.expected_at, told_s = excluded.told_s, expires_at = excluded.expires_at,
                        buckets = excluded.buckets, amounts = excluded.amounts;
             end if;
+            if tickets then
+                delete from limit_lines where ticket = a_ticket[i];
+            end if;
         else
-            expected[i] := greatest(best_est, now_s + 0.05);
-            told[i] := coalesce(t_told[i], expected[i] - now_s);
-            insert into limit_tickets values (a_ticket[i], false, p_names[best_bind], best_cost, rank_, asked, a_priority[i], alt_label[best],
-                                              expected[i], told[i], expected[i] + 15 + (expected[i] - now_s) * 0.1)
-            on conflict (ticket) do update set reserved = false, bucket = excluded.bucket, cost_s = excluded.cost_s, rank_at = excluded.rank_at,
+            -- Told with an allowance for more urgent calls to come, by what such calls took lately: from a tenth on they are held back.
+            x := greatest(best_est - now_s, 0.05);
+            c := case when f_priority[f] >= 2 and best_bind > 0 then least(share[best_bind], 0.9) else 0 end;
+            allowed := least(x * c / (1 - c), greatest(0.1 * x, 1));
+            expected[i] := now_s + x + allowed;
+            told[i] := coalesce(t_told[i], x + allowed);
+            latest := case when f_priority[f] > 2 then 'infinity'
+                           else least(t_latest[i], expected[i] + greatest(1.5, 0.08 * (x + allowed))) end;
+            insert into limit_tickets values (a_ticket[i], false, p_names[best_bind], best_rank, asked, f_priority[f], alt_label[best],
+                                              expected[i], told[i], latest, expected[i] + 15 + x * 0.1)
+            on conflict (ticket) do update set reserved = false, bucket = excluded.bucket, rank_at = excluded.rank_at,
                    asked_at = excluded.asked_at, priority = excluded.priority, label = excluded.label, expected_at = excluded.expected_at,
-                   expires_at = excluded.expires_at;
-            waiting[best_bind] := true;
+                   latest_at = excluded.latest_at, expires_at = excluded.expires_at, told_s = excluded.told_s;
+            if t_label[i] <> alt_label[best] then
+                delete from limit_lines where ticket = a_ticket[i];
+            end if;
+            insert into limit_lines
+            select p_names[d_bucket[n]], a_ticket[i], best_rank, cost[n], best_est, latest, expected[i] + 15 + x * 0.1, p_names[best_bind]
+              from generate_series(first, alt_end[best]) n where cost[n] > 0
+            on conflict (bucket, ticket) do update set rank_at = excluded.rank_at, cost_s = excluded.cost_s, free_at = excluded.free_at,
+                   latest_at = excluded.latest_at, expires_at = excluded.expires_at, binds = excluded.binds;
+            for d in first .. alt_end[best] loop
+                waiting[d_bucket[d]] := waiting[d_bucket[d]] or cost[d] > 0;
+            end loop;
         end if;
-        alt := a_end[i] + 1;
-        dem := alt_end[a_end[i]] + 1;
     end loop;
     for j in 1 .. nb loop
         update limit_buckets
            set limit_units = p_limits[j], period_s = p_periods[j], headroom = p_headrooms[j], effective = eff[j], tat = tat[j],
                idle_at = idle[j], seen_at = now_s, blocked_until = blocked[j], used = used[j], day = days[j], largest = big[j],
-               largest_before = big_before[j], epoch = epochs[j], ahead_through = through[j], settled_ratio = ratio[j], hold_s = hold[j]
+               largest_before = big_before[j], epoch = epochs[j], ahead_through = through[j], settled_ratio = ratio[j],
+               passing_share = share[j], hold_s = hold[j]
          where name = p_names[j];
         if ahead_dirty[j] then
             update limit_buckets set ahead = case when has_ahead[j] then ahead[(j - 1) * 128 + 1 : j * 128] end where name = p_names[j];
@@ -609,6 +782,7 @@ begin
     on conflict (bucket, worker) do update set held = excluded.held, expires_at = excluded.expires_at;
     delete from limit_holds where worker = p_worker and bucket <> all(p_names);
     delete from limit_tickets where expires_at < now_s;
+    delete from limit_lines where expires_at < now_s;
     insert into limit_estimates as e (model, input_factor, output_tokens, output_deviation, samples)
     select m, f, o, v, n from unnest(p_models, p_factors, p_outputs, p_deviations, p_samples) u(m, f, o, v, n) order by m
     on conflict (model) do update

@@ -22,7 +22,7 @@ class Priority(StrEnum):
     NORMAL = "normal"
     LOW = "low"
     BATCH = "batch"
-    """Not urgent at all: the last in line. The providers' Batch APIs are not used for it yet."""
+    """Not urgent at all: by the provider's Batch API where it has one, within a day at half the price; else the last in line."""
 
 
 class Rates(Frozen):
@@ -82,6 +82,8 @@ class ProviderEntry(Frozen):
     """Those of the account: all keys and models together."""
     prompt_cache: bool = True
     """Ask for the provider's prompt cache where the dialect lets us ask."""
+    batch_api: bool | None = None
+    """Whether it has the dialect's Batch API; None: only the dialect's own server is taken to have it."""
 
     @field_validator("keys")
     @classmethod
@@ -224,6 +226,19 @@ class BreakerSettings(Frozen):
     """The same after a used-up quota or a refused key."""
 
 
+class SemanticSettings(Frozen):
+    """Answers given again to a question that only means the same. What stands around it must be the very same, and its numbers too."""
+
+    model: str
+    """The embeddings model, PROVIDER:MODEL; the provider speaks the openai dialect."""
+    dimensions: int | None = Field(default=None, ge=1, le=16_000)
+    """How long its vectors are asked to be; None: as long as the model makes them. Over 2,000 are compared without an index."""
+    min_similarity: float = Field(default=0.97, gt=0, le=1)
+    """How near two meanings must be, by the cosine of their vectors: 1 is the same."""
+    timeout_s: float = Field(default=2.0, gt=0, le=60)
+    """How long the embedding may take, its wait at the limits included; then a model is asked without it."""
+
+
 class CacheSettings(Frozen):
     """Answers that are given again without asking a model. Off for an agent unless its definition says otherwise."""
 
@@ -232,6 +247,8 @@ class CacheSettings(Frozen):
     max_entries: int = Field(default=100_000, ge=1)
     stale_s: float = Field(default=86_400, ge=0)
     """How old an answer may be that is given, marked as such, when no model can be reached at all."""
+    semantic: SemanticSettings | None = None
+    """Unset: only the very same request is given an answer again."""
 
 
 class LimiterSettings(Frozen):
@@ -254,6 +271,8 @@ class LimiterSettings(Frozen):
         }
     )
     """How much later an urgent call may come and still go first: what bounds the wait of the others."""
+    told_holds_s: float = Field(default=45.0, ge=0)
+    """How long at most a more urgent call waits so that the times told to normal ones hold; 0: it passes them at once."""
 
     @field_validator("horizon_s", "passed_by_s", mode="before")
     @classmethod
@@ -261,6 +280,27 @@ class LimiterSettings(Frozen):
         """Settings that name some priorities leave the others as they are."""
         default = cls.model_fields[str(info.field_name)].get_default(call_default_factory=True)
         return {**default, **value} if isinstance(value, dict) else value
+
+
+class BatchSettings(Frozen):
+    """How work of priority `batch` is handed to the providers' Batch APIs."""
+
+    gather_s: float = Field(default=30.0, ge=0)
+    """How long a request waits for others to go into its batch."""
+    max_requests: int = Field(default=1_000, ge=1, le=50_000)
+    """The most requests of one batch."""
+    submit_timeout_s: float = Field(default=60.0, gt=0, le=240)
+    """How long handing a batch in may take; twice as long after it the batch is looked for at the provider."""
+    first_look_s: float = Field(default=60.0, gt=0)
+    """When a batch that was handed in is looked at first; each look waits twice as long as the one before."""
+    longest_look_s: float = Field(default=1_800.0, gt=0)
+    """The longest wait between two looks."""
+
+    @model_validator(mode="after")
+    def _looks_grow(self) -> Self:
+        if self.longest_look_s < self.first_look_s:
+            raise ValueError(f"longest_look_s must be at least first_look_s ({self.first_look_s:g})")
+        return self
 
 
 class AlertSettings(Frozen):
@@ -295,6 +335,7 @@ class InferenceSettings(Frozen):
     breakers: BreakerSettings = BreakerSettings()
     cache: CacheSettings = CacheSettings()
     limiter: LimiterSettings = LimiterSettings()
+    batch: BatchSettings = BatchSettings()
     alerts: AlertSettings = AlertSettings()
     unknown_price: UnknownPrice | None = None
     """None: a model without a price is refused."""
@@ -328,6 +369,19 @@ def _contradictions(settings: InferenceSettings) -> Any:
     for model in settings.models:
         if ":" not in model:
             yield f"models.{model}: must be PROVIDER:MODEL"
+    yield from _no_embeddings(settings)
+
+
+def _no_embeddings(settings: InferenceSettings) -> Any:
+    semantic = settings.cache.semantic
+    if semantic is None:
+        return
+    able = ", ".join(sorted(name for name, entry in settings.providers.items() if entry.dialect == "openai")) or "none"
+    entry = settings.providers.get(semantic.model.partition(":")[0]) if ":" in semantic.model else None
+    if entry is None:
+        yield f"cache.semantic.model: {semantic.model!r} must be PROVIDER:MODEL with a provider of {able}"
+    elif entry.dialect != "openai":
+        yield f"cache.semantic.model: {semantic.model!r}: the dialect {entry.dialect} has no embeddings: name a provider of {able}"
 
 
 def _downgrades(settings: InferenceSettings, name: str) -> Any:
