@@ -9,13 +9,15 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import asyncpg
 
-from devstack import go_build, go_toolchain, postgres_binaries, search_attributes
+from devstack import declared_keys, go_build, go_toolchain, postgres_binaries, search_attributes
 from devstack.cache import cache_folder, writable_cache
 from devstack.errors import DevStackError
+from devstack.finding import Finding as Finding
+from devstack.finding import Level as Level
 from devstack.outside_servers import connect_temporal, named_database_failure
 from devstack.ports import is_free
 from devstack.server_settings import NAMESPACE, SEARCH_ATTRIBUTES
@@ -23,24 +25,11 @@ from devstack.temporal_program import REMEDIES, Search, cached, on_path
 from state.migrate import pending
 from workflows.contracts.errors import HoldfastError
 
-Level = Literal["ok", "warn", "fail"]
-
 MINIMUM_PYTHON: Final = (3, 11)
 LOW_DISK_BYTES: Final = 1024**3
 CHECK_WAIT_S: Final = 20.0
 CONNECT_WAIT_S: Final = 5.0
 PROVIDER_KEYS: Final = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What was found of one part."""
-
-    name: str
-    level: Level
-    detail: str
-    remedy: str = ""
-    """Empty when there is nothing to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +42,10 @@ class DoctorSettings:
     """Purpose → port that a stack is going to be started on."""
     provider_keys: Sequence[str] = PROVIDER_KEYS
     """Variables that hold keys; only whether they are set is told."""
+    agents: Sequence[Path] = ()
+    """Folders whose models.yaml declares more keys."""
+    run_commands: bool = False
+    """Run the programs that print keys, too."""
 
 
 Check = Callable[[DoctorSettings], Awaitable[Finding]]
@@ -61,8 +54,13 @@ Check = Callable[[DoctorSettings], Awaitable[Finding]]
 async def examine(settings: DoctorSettings | None = None) -> list[Finding]:
     """Examine all parts at once; a check that breaks or hangs is itself a finding, never an exception."""
     chosen = settings or DoctorSettings()
-    found = await asyncio.gather(*(guarded(name, check, chosen) for name, check in CHECKS.items()))
-    return [*found, *port_findings(chosen)]
+    found, declared = await asyncio.gather(
+        asyncio.gather(*(guarded(name, check, chosen) for name, check in CHECKS.items())),
+        declared_keys.find(chosen.agents, chosen.environment, run_commands=chosen.run_commands),
+    )
+    if any(finding.level == "ok" for finding in declared):
+        found = [_not_missed(finding) for finding in found]
+    return [*found, *declared, *port_findings(chosen)]
 
 
 async def guarded(name: str, check: Check, settings: DoctorSettings) -> Finding:
@@ -199,6 +197,13 @@ async def check_provider_keys(settings: DoctorSettings) -> Finding:
         wanted = " or ".join(settings.provider_keys)
         return Finding("provider keys", "warn", "none is set: only the simulated provider can be used", f"set {wanted}")
     return Finding("provider keys", "ok", f"set: {', '.join(present)}")
+
+
+def _not_missed(finding: Finding) -> Finding:
+    """Nobody needs the built-in variables where models.yaml declares keys that are there."""
+    if finding.name != "provider keys" or finding.level == "ok":
+        return finding
+    return Finding(finding.name, "ok", "no built-in variable is set; models.yaml declares its own keys")
 
 
 def port_findings(settings: DoctorSettings) -> list[Finding]:

@@ -81,16 +81,23 @@ def worker(
     os.execve(arguments[0], arguments, environment)  # noqa: S606 - our own interpreter and module
 
 
-def doctor(*, json: AsJson = False) -> int:
-    """Check every part; say what is wrong and what to do. Ends with 1 when something is broken."""
+def doctor(*, agents: Folders = None, run_commands: Annotated[bool, Parameter(negative="")] = False, json: AsJson = False) -> int:
+    """Check every part; say what is wrong and what to do. Ends with 1 when something is broken.
+
+    Args:
+        agents: Folders whose models.yaml declares keys of providers; ./agents if it is there and nothing is said.
+        run_commands: Run the programs that print keys, too, each for at most 10 seconds. Keys are never shown.
+    """
     from client import endpoints
     from devstack.doctor import DoctorSettings, examine
 
+    folders = tuple(agents or ([Path("agents")] if Path("agents").is_dir() else []))
+    _check_folders(folders)
     environment = dict(os.environ)
     found = endpoints.find(environment)
     if found and found[1].running() and not environment.keys() & {"TEMPORAL_ADDRESS", "DATABASE_URL"}:
         environment |= {"TEMPORAL_ADDRESS": found[1].temporal_address, "DATABASE_URL": found[1].database_url}
-    findings = asyncio.run(examine(DoctorSettings(environment=environment)))
+    findings = asyncio.run(examine(DoctorSettings(environment=environment, agents=folders, run_commands=run_commands)))
     broken = any(finding.level == "fail" for finding in findings)
     if json:
         put_json([asdict(finding) for finding in findings])
