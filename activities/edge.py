@@ -17,7 +17,7 @@ from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, 
 
 from workflows.contracts import policies
 from workflows.contracts.errors import FailureClass, HoldfastError, StepError, UnavailableError, UsageError
-from workflows.contracts.failures import CAUSE_CHARS, FailureInfo
+from workflows.contracts.failures import CAUSE_CHARS, FailureInfo, causes_of
 from workflows.contracts.redaction import redact
 
 log = structlog.get_logger("holdfast.edge")
@@ -103,7 +103,9 @@ def translate(error: Exception, attempt: int) -> ApplicationError:
     )
     return ApplicationError(
         redact(str(step_error))[:CAUSE_CHARS],
-        FailureInfo(failure_class=failure_class, retry_after_s=step_error.retry_after_s, code=step_error.code).model_dump(mode="json"),
+        FailureInfo(
+            failure_class=failure_class, retry_after_s=step_error.retry_after_s, code=step_error.code, chain=causes_of(error)
+        ).model_dump(mode="json"),
         type=failure_class.value,
         non_retryable=final,
         next_retry_delay=None if final else timedelta(seconds=delay_s),

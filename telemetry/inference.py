@@ -38,6 +38,13 @@ def record_alert(kind: str) -> None:
         metrics.alerted({names.ALERT: kind})
 
 
+def record_dead_letter(failure_class: str, *, agent: str) -> None:
+    """Count a step that was filed as a dead letter."""
+    metrics = signals().metrics
+    if metrics is not None:
+        metrics.dead_letter({names.FAILURE_CLASS: failure_class, names.AGENT: agent})
+
+
 def record_breaker_change(breaker: str, state: str) -> None:
     """Count a breaker that went over to `open`, `half_open` or `closed`; all workers count the changes that they made or saw."""
     metrics = signals().metrics

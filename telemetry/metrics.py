@@ -49,6 +49,7 @@ class Metrics:
         self._cache = meter.create_counter(names.CACHE_LOOKUPS, "{lookup}", "Questions to the response cache, by what it found.")
         self._downgrades = meter.create_counter(names.DOWNGRADES, "{call}", "Calls served by a lower tier than asked for.")
         self._alerts = meter.create_counter(names.ALERTS, "{alert}", "Alerts that were given, by kind.")
+        self._dead_letters = meter.create_counter(names.DEAD_LETTERS, "{letter}", "Steps that were filed as dead letters, by class.")
 
     def run_started(self, agent: str) -> None:
         """A run began."""
@@ -111,6 +112,10 @@ class Metrics:
     def alerted(self, attributes: Attributes) -> None:
         """An alert was given."""
         self._alerts.add(1, _clean(attributes))
+
+    def dead_letter(self, attributes: Attributes) -> None:
+        """A step that cannot go on was filed."""
+        self._dead_letters.add(1, _clean(attributes))
 
 
 def _clean(attributes: Attributes) -> Attributes:

@@ -79,6 +79,7 @@ BREAKER_CHANGES: Final = "holdfast.breaker.changes"
 CACHE_LOOKUPS: Final = "holdfast.cache.lookups"
 DOWNGRADES: Final = "holdfast.downgrades"
 ALERTS: Final = "holdfast.alerts"
+DEAD_LETTERS: Final = "holdfast.dead_letters"
 
 # Log fields that every line of a run carries.
 LOG_RUN: Final = "run"

@@ -304,12 +304,14 @@ class BatchSettings(Frozen):
 
 
 class AlertSettings(Frozen):
-    """Who is told of passed budget lines, opened breakers and refused keys, beside the log and the metrics."""
+    """Who is told of passed budget lines, opened breakers, refused keys and old dead letters, beside the log and the metrics."""
 
     command: tuple[str, ...] | None = None
     """A program that gets the alert as one JSON object on standard input."""
     webhook: str | None = None
     """A URL that the same object is posted to."""
+    dead_letter_after_s: float = Field(default=86_400, ge=60)
+    """How long a dead letter may stay open, in seconds, before it is told of; then once a day."""
 
 
 class UnknownPrice(Frozen):

@@ -17,7 +17,8 @@ from temporalio.exceptions import (
 
 from workflows.contracts import policies
 from workflows.contracts.errors import FailureClass
-from workflows.contracts.failures import CAUSE_CHARS, FailureInfo, parked_by, retry_after_s
+from workflows.contracts.failures import CAUSE_CHARS, CHAIN_LENGTH, FailureInfo, causes_of, parked_by, retry_after_s
+from workflows.contracts.runs import PREVIEW_CHARS
 
 
 def reported(cause: BaseException | None) -> ActivityError:
@@ -111,3 +112,48 @@ def test_a_cause_is_short_enough_for_a_history() -> None:
 )
 def test_a_throttled_step_waits_and_no_other_does(error: FailureError, wait_s: float | None) -> None:
     assert retry_after_s(error) == wait_s
+
+
+KEY = "sk-proj-" + "Zx9Cv8Bn7Ml6" * 4
+
+
+def raised() -> Exception:
+    """An error with two others behind it."""
+    try:
+        try:
+            try:
+                raise ConnectionResetError(f"cut off\nsecond line with {KEY}")
+            except OSError as error:
+                raise ValueError(f"no answer for {KEY}") from error
+        except ValueError:
+            raise KeyError("order")  # noqa: B904 - what is raised while another is handled counts, too
+    except KeyError as error:
+        return error
+
+
+def test_what_lay_behind_an_error_is_told_outermost_first_and_without_secrets() -> None:
+    assert causes_of(raised()) == ("ValueError: no answer for [redacted:openai_key]", "ConnectionResetError: cut off")
+    assert causes_of(ValueError("alone")) == ()
+
+
+def test_a_chain_ends_however_long_or_round_it_is() -> None:
+    first = last = ValueError("0")
+    for number in range(1, 2 * CHAIN_LENGTH):
+        last.__cause__ = ValueError(f"{number} " + "x" * 10_000)
+        last = last.__cause__
+    last.__cause__ = first
+    told = causes_of(first)
+    assert len(told) == CHAIN_LENGTH
+    assert max(map(len, told)) <= PREVIEW_CHARS
+
+
+def test_a_parked_step_tells_the_chain_that_the_edge_wrote_down() -> None:
+    info = FailureInfo(failure_class=FailureClass.TOOL, chain=("ValueError: a", "OSError: b"))
+    error = ApplicationError("it failed", info.model_dump(mode="json"), type="tool")
+    assert parked_by(reported(error), 1, "run_tool pay").chain == ("ValueError: a", "OSError: b")
+    assert parked_by(reported(timed_out(error)), 1, "run_tool pay").chain == ("it failed", "ValueError: a", "OSError: b")
+    assert parked_by(reported(application(FailureClass.TOOL)), 1, "run_tool pay").chain == ()
+
+
+def test_a_failure_with_nothing_behind_it_is_as_long_in_the_history_as_before() -> None:
+    assert "chain" not in FailureInfo(failure_class=FailureClass.TOOL).model_dump(mode="json")

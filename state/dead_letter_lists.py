@@ -1,0 +1,147 @@
+"""Dead letters read: which there are, one of them whole, and those that have been open for long."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Literal
+
+from state.pool import Database
+
+State = Literal["open", "redriven", "skipped", "aborted", "withdrawn"]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One of them, as it stands."""
+
+    run_id: str
+    letter: int
+    step: int
+    tenant: str
+    agent: str
+    agent_version: str
+    definition_hash: str
+    model: str
+    user_id: str | None
+    failure_class: str
+    cause: str
+    chain: Sequence[str]
+    what: str
+    tool: str | None
+    call_id: str
+    model_step: int
+    input: dict[str, Any]
+    tried: list[dict[str, Any]]
+    state: State
+    parked_at: datetime
+    filed_at: datetime
+    reported_at: datetime | None
+    settled_at: datetime | None
+    settled_by: str | None
+    reason: str
+    result: str
+
+    @property
+    def id(self) -> str:
+        """As people and orders name it: RUN:LETTER."""
+        return f"{self.run_id}:{self.letter}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which ones; None leaves a choice open."""
+
+    state: State | None = "open"
+    run_id: str | None = None
+    failure_class: str | None = None
+    agent: str | None = None
+    tenant: str | None = None
+    model: str | None = None
+    """PROVIDER:MODEL, a tier, or the model without its provider."""
+    user: str | None = None
+    tool: str | None = None
+    text: str | None = None
+    """What its cause, or what lay behind it, says; upper and lower case are one."""
+    older_than_s: float | None = None
+    younger_than_s: float | None = None
+    filed_until: datetime | None = None
+    """By the database's clock."""
+
+
+_COLUMNS: Final = ", ".join(DeadLetter.__dataclass_fields__)
+_FITS: Final = """
+    ($1::text is null or state = $1) and ($2::text is null or run_id = $2) and ($3::text is null or failure_class = $3)
+and ($4::text is null or agent = $4) and ($5::text is null or tenant = $5)
+and ($6::text is null or model = $6 or split_part(model, ':', 2) = $6)
+and ($7::text is null or user_id = $7) and ($8::text is null or tool = $8)
+and ($9::text is null or position(lower($9) in lower(cause || ' ' || array_to_string(chain, ' '))) > 0)
+and ($10::double precision is null or parked_at < clock_timestamp() - make_interval(secs => $10))
+and ($11::double precision is null or parked_at >= clock_timestamp() - make_interval(secs => $11))
+and ($12::timestamptz is null or filed_at <= $12)"""
+
+
+async def find(database: Database, wanted: Wanted, *, limit: int, after: DeadLetter | None = None) -> list[DeadLetter]:
+    """Those that fit, oldest first; the next page begins after the last of this one."""
+    rows = await database.fetch(
+        f"select {_COLUMNS} from dead_letters where {_FITS} "  # noqa: S608 - our own names and text
+        "and ($14::timestamptz is null or (parked_at, run_id, letter) > ($14, $15, $16)) order by parked_at, run_id, letter limit $13",
+        *_given(wanted),
+        limit,
+        after.parked_at if after else None,
+        after.run_id if after else None,
+        after.letter if after else None,
+    )
+    return [_letter(row) for row in rows]
+
+
+async def count(database: Database, wanted: Wanted) -> int:
+    """How many fit."""
+    found: int = await database.fetchval(f"select count(*) from dead_letters where {_FITS}", *_given(wanted))  # noqa: S608 - our own text
+    return found
+
+
+async def get(database: Database, run_id: str, letter: int) -> DeadLetter | None:
+    """One of them, or None."""
+    row = await database.fetchrow(
+        f"select {_COLUMNS} from dead_letters where run_id = $1 and letter = $2",  # noqa: S608 - our own names
+        run_id,
+        letter,
+    )
+    return None if row is None else _letter(row)
+
+
+async def standing(database: Database, letters: Sequence[tuple[str, int]]) -> dict[tuple[str, int], tuple[State, str | None]]:
+    """How the named ones stand now, and who has settled them."""
+    rows = await database.fetch(
+        "select run_id, letter, state, settled_by from dead_letters "
+        "join unnest($1::text[], $2::integer[]) named (run_id, letter) using (run_id, letter)",
+        [run_id for run_id, _ in letters],
+        [letter for _, letter in letters],
+    )
+    return {(row["run_id"], row["letter"]): (row["state"], row["settled_by"]) for row in rows}
+
+
+async def take_old(database: Database, *, older_than_s: float, again_after_s: float, limit: int) -> list[DeadLetter]:
+    """Claim those that are open for longer, to be told of; each again only when as much time has passed, over all workers."""
+    rows = await database.fetch(
+        f"""update dead_letters set reported_at = clock_timestamp() where (run_id, letter) in (
+            select run_id, letter from dead_letters
+             where state = 'open' and parked_at < clock_timestamp() - make_interval(secs => $1)
+               and (reported_at is null or reported_at < clock_timestamp() - make_interval(secs => $2))
+             order by parked_at, run_id, letter limit $3 for update skip locked
+        ) returning {_COLUMNS}""",  # noqa: S608 - our own names
+        older_than_s,
+        again_after_s,
+        limit,
+    )
+    return [_letter(row) for row in rows]
+
+
+def _given(wanted: Wanted) -> tuple[Any, ...]:
+    return tuple(getattr(wanted, name) for name in Wanted.__dataclass_fields__)
+
+
+def _letter(row: Any) -> DeadLetter:
+    return DeadLetter(**dict(row))

@@ -1,0 +1,172 @@
+"""Dead letters written: a step that cannot go on is filed with all that a person needs, and settled by what they order."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from state import transcripts
+from state.dead_letter_lists import State
+from state.pool import Connection
+from workflows.contracts import names
+from workflows.contracts.errors import FailureClass
+from workflows.contracts.messages import Message, Role
+from workflows.contracts.people import Filed, Note, RecordRequest
+from workflows.contracts.redaction import redact
+
+ARGUMENTS_SHOWN: Final = 16 * 1024
+"""How much of a call's arguments a letter keeps; the whole is in the transcript."""
+_TOOLS: Final = ("run_tool ", "agent ", "undo ")
+_STATE_AFTER: Final[dict[str, State]] = {"retry": "redriven", "skip": "skipped", "not_done": "skipped", "abort": "aborted"}
+
+
+_FILE: Final = """
+insert into dead_letters (run_id, letter, step, tenant, agent, agent_version, definition_hash, model, user_id, failure_class, cause, chain,
+                          what, tool, call_id, model_step, parked_at)
+select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17 where exists (select from runs where run_id = $1)
+on conflict do nothing
+returning true"""
+
+_CALL: Final = """
+select jsonb_build_object('kind', 'tool_call', 'name', c->>'name', 'version', coalesce(e.version, 1),
+                          'arguments', left(coalesce(e.arguments, c->>'arguments'), $5),
+                          'cut', length(coalesce(e.arguments, c->>'arguments')) > $5)
+  from transcript t, jsonb_array_elements(t.message->'tool_calls') c
+  left join lateral (
+      select version, arguments from edited_arguments where run_id = $1 and step = $4 order by version desc limit 1
+  ) e on true
+ where t.run_id = $1 and t.step = $2 and t.part = 0 and c->>'call_id' = $3"""
+
+_MESSAGES: Final = """
+select jsonb_build_object('kind', 'model_call', 'messages', coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+           'step', step, 'role', message->>'role', 'head', left(regexp_replace(message->>'text', '\\s+', ' ', 'g'), 200),
+           'calls', (select jsonb_agg(c->>'name') from jsonb_array_elements(message->'tool_calls') c))) order by step, part), '[]'))
+  from (select * from transcript where run_id = $1 and step < $2 order by step desc, part desc limit 5) t"""
+
+_CALLS_TRIED: Final = """
+select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('attempt', attempt, 'model', provider || ':' || model, 'state', state,
+           'failure_class', failure_class, 'failure', failure, 'cost_usd', cost_usd::text, 'worker', worker,
+           'started_at', started_at, 'finished_at', finished_at)) order by attempt)
+  from (select * from model_calls where run_id = $1 and step = $2 order by attempt desc limit 20) m"""
+
+_UNKNOWN_OF_STEP: Final = "state = 'unknown' and questions ? ($1 || ':' || $2::text)"
+_EFFECTS_TRIED: Final = f"""
+select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('tool', tool, 'key', key, 'state', state, 'attempts', attempts, 'reason', reason,
+           'held_by', run_id || ':' || step, 'worker', worker, 'started_at', started_at, 'finished_at', finished_at)) order by started_at)
+  from effects where (run_id = $1 and step = $2) or (tenant = $3 and {_UNKNOWN_OF_STEP})"""  # noqa: S608 - our own text
+
+
+async def file(connection: Connection, request: RecordRequest, filed: Filed) -> bool:
+    """File a parked step with its input and what was tried; False when it is filed already, or when its run is gone.
+
+    Belongs into the transaction in which the run's record is written.
+    """
+    parked, agent = filed.parked, request.agent
+    new = await connection.fetchval(
+        _FILE,
+        request.run_id,
+        parked.letter,
+        parked.step,
+        request.tenant,
+        agent.name,
+        agent.version,
+        agent.definition_hash,
+        filed.model or agent.model,
+        request.user,
+        parked.failure_class.value,
+        _stored(parked.cause),
+        [_stored(each) for each in parked.chain],
+        parked.what,
+        next((parked.what.removeprefix(kind) for kind in _TOOLS if parked.what.startswith(kind)), None),
+        filed.call_id,
+        filed.model_step,
+        filed.at,
+    )
+    if new is None:
+        return False
+    given = await _input(connection, request.run_id, filed)
+    tried = await connection.fetchval(_CALLS_TRIED, request.run_id, parked.step)
+    tried = tried or await connection.fetchval(_EFFECTS_TRIED, request.run_id, parked.step, request.tenant)
+    await connection.execute(
+        "update dead_letters set input = $3, tried = $4 where run_id = $1 and letter = $2",
+        request.run_id,
+        parked.letter,
+        given,
+        tried or [],
+    )
+    return True
+
+
+async def settle(connection: Connection, request: RecordRequest, note: Note) -> int:
+    """Enter what an order has settled, and, of an effect of unknown outcome, what a person has found out; how many letters that were.
+
+    A note of anything else, and one that was entered before, changes nothing.
+    """
+    if note.order != names.REDRIVE or not note.closes:
+        return 0
+    settled = await connection.fetch(
+        "update dead_letters set state = $4, settled_at = $5, settled_by = $6, reason = $7, result = $8, note = $9 "
+        "where run_id = $1 and state = 'open' and (letter = $2 or ($2::integer is null and step = $3)) returning step, failure_class",
+        request.run_id,
+        note.letter,
+        note.step,
+        _STATE_AFTER.get(note.action, "redriven"),
+        note.at,
+        note.by,
+        _stored(note.reason),
+        _stored(note.result),
+        note.number,
+    )
+    if note.action in ("skip", "not_done"):
+        for row in settled:
+            if row["failure_class"] == FailureClass.UNKNOWN_OUTCOME:
+                await _rule(connection, request, row["step"], note)
+    return len(settled)
+
+
+async def withdraw(connection: Connection, run_id: str, by: str, reason: str = "") -> int:
+    """Close what is still open of a run that has ended otherwise; how many letters that were."""
+    tag = await connection.execute(
+        "update dead_letters set state = 'withdrawn', settled_at = clock_timestamp(), settled_by = $2, reason = $3 "
+        "where run_id = $1 and state = 'open'",
+        run_id,
+        by,
+        _stored(reason),
+    )
+    return int(tag.rpartition(" ")[2])
+
+
+async def _input(connection: Connection, run_id: str, filed: Filed) -> dict[str, Any]:
+    call: dict[str, Any] | None = None
+    if filed.call_id:
+        call = await connection.fetchval(_CALL, run_id, filed.model_step, filed.call_id, filed.parked.step, ARGUMENTS_SHOWN)
+    if call is not None:
+        return call
+    messages: dict[str, Any] = await connection.fetchval(_MESSAGES, run_id, filed.parked.step)
+    return messages
+
+
+async def _rule(connection: Connection, request: RecordRequest, step: int, note: Note) -> None:
+    ruling = "done" if note.action == "skip" else "not_done"
+    told = transcripts.clean(Message(role=Role.TOOL, text=note.result or "A person says that it was done."))
+    unknown = await connection.fetch(
+        f"select tool, key from effects where tenant = $3 and state = 'unknown' "  # noqa: S608 - our own text
+        f"and ((run_id = $1 and step = $2) or {_UNKNOWN_OF_STEP})",
+        request.run_id,
+        step,
+        request.tenant,
+    )
+    for effect in unknown:
+        await connection.fetchval(
+            "select rule_effect($1, $2, $3, $4, $5, $6, $7)",
+            request.tenant,
+            effect["tool"],
+            effect["key"],
+            ruling,
+            note.by,
+            _stored(note.reason),
+            transcripts.as_json(told) if ruling == "done" else None,
+        )
+
+
+def _stored(text: str) -> str:
+    return redact(transcripts.storable(text))

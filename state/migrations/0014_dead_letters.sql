@@ -1,0 +1,41 @@
+-- Steps that cannot go on, as people search, read and settle them (docs/adr/0017).
+
+create table dead_letters (
+    run_id           text not null references runs on delete cascade,
+    letter           integer not null,
+    step             integer not null,
+    tenant           text not null,
+    agent            text not null,
+    agent_version    text not null,
+    definition_hash  text not null,
+    model            text not null,
+    user_id          text,
+    failure_class    text not null,
+    cause            text not null,
+    chain            text[] not null default '{}',
+    what             text not null,
+    tool             text,
+    call_id          text not null default '',
+    model_step       integer not null default 0,
+    input            jsonb not null default '{}',
+    tried            jsonb not null default '[]',
+    state            text not null default 'open' check (state in ('open', 'redriven', 'skipped', 'aborted', 'withdrawn')),
+    parked_at        timestamptz not null,
+    filed_at         timestamptz not null default clock_timestamp(),
+    reported_at      timestamptz,
+    settled_at       timestamptz,
+    settled_by       text,
+    reason           text not null default '',
+    result           text not null default '',
+    note             integer,
+    primary key (run_id, letter)
+);
+comment on table dead_letters is 'rows are never deleted but with their run; a run that cannot go on again files a new one';
+comment on column dead_letters.letter is 'its number within the run, given by the run: filed twice it is one';
+comment on column dead_letters.input is 'of a tool call its name and arguments, of a model call the last messages, cut';
+comment on column dead_letters.tried is 'the attempts before it was parked, as the ledgers of model calls and effects have them';
+comment on column dead_letters.reported_at is 'when people were last told that it is still open';
+comment on column dead_letters.note is 'the number of the order, within the run, that settled it';
+create index dead_letters_open on dead_letters (parked_at, run_id, letter) where state = 'open';
+create index dead_letters_by_tenant on dead_letters (tenant, parked_at);
+create index dead_letters_by_age on dead_letters (parked_at);
