@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from state import model_calls, runs, transcripts
 from state.model_calls import Charge
@@ -46,7 +46,13 @@ class StepReport(Frozen):
     ended_at: datetime | None = None
     duration_s: float | None = None
     reason: str = ""
-    """Why the router chose this model."""
+    """Why the router chose this model, or how the response cache had the answer."""
+    cached: Literal["", "exact", "semantic", "stale"] = ""
+    """How a stored answer was found; empty: a model was asked."""
+    similarity: float | None = None
+    """Of an answer found by meaning: how near the two questions are, 1 being the same."""
+    origin: str | None = None
+    """Of an answer found by meaning: the cache's key of the question that it was given to."""
     is_error: bool = False
     """The result is an error that was told to the model, or the answer was malformed."""
     simulated: bool = False
@@ -61,7 +67,7 @@ class StepReport(Frozen):
 async def read_steps(database: Database, run_id: str, *, after_step: int = -1) -> tuple[StepReport, ...]:
     """The steps past `after_step`, in order; those that go on are told as far as the database knows."""
     entries = await transcripts.entries(database, run_id, after_step=after_step)
-    charges = [charge for charge in await model_calls.charges(database, run_id) if charge.step > after_step]
+    charges = [charge for charge in await model_calls.charges(database, run_id) if abs(charge.step) > after_step]
     children = {_place(child): child for child in await runs.children(database, run_id)}
     return tuple(assemble(entries, charges, children))
 
@@ -79,12 +85,14 @@ def assemble(entries: Iterable[Entry], charges: Iterable[Charge], children: dict
         elif entry.part > 0:
             told_wrong.add(entry.step)
     attempts: dict[int, list[Charge]] = {}
+    embeddings: dict[int, list[Charge]] = {}
     for charge in charges:
-        attempts.setdefault(charge.step, []).append(charge)
+        (attempts if charge.step >= 0 else embeddings).setdefault(abs(charge.step), []).append(charge)
     found = []
     for step in sorted({*rows, *calls, *attempts}):
         if step in attempts:
-            found.append(_paid_step(step, attempts[step], rows.get(step), wrong=step in told_wrong))
+            paid = _paid_step(step, attempts[step], rows.get(step), wrong=step in told_wrong)
+            found.append(_with_embeddings(paid, embeddings.get(step, ())))
         elif step in calls:
             found.append(_tool_step(step, *calls[step], rows.get(step), children.get(step)))
         else:
@@ -117,9 +125,22 @@ def _paid_step(step: int, attempts: list[Charge], row: Entry | None, *, wrong: b
         ended_at=ended_at,
         duration_s=_seconds(attempts[0].started_at, ended_at),
         reason=last.reason,
+        **_from_cache(last),
         is_error=wrong,
         simulated=last.simulated,
     )
+
+
+def _from_cache(charge: Charge) -> dict[str, Any]:
+    decision = charge.decision or {}
+    return {"cached": charge.cache or "", "similarity": decision.get("similarity"), "origin": decision.get("origin")}
+
+
+def _with_embeddings(step: StepReport, embeddings: Sequence[Charge]) -> StepReport:
+    """The step with what the embedding of its question was charged, for the semantic cache."""
+    cost_usd = sum((charge.cost_usd for charge in embeddings), step.cost_usd)
+    unknown_usd = sum((charge.cost_usd for charge in embeddings if charge.state == "unknown"), step.unknown_usd)
+    return step.model_copy(update={"cost_usd": cost_usd, "unknown_usd": unknown_usd})
 
 
 def _tool_step(step: int, call: ToolCall, asked_in: Entry, row: Entry | None, child: str | None) -> StepReport:

@@ -19,7 +19,7 @@ DIMENSIONS: Final = {
     "provider": "m.provider",
     "tier": "m.tier",
     "run": "m.run_id",
-    "step": "m.step::text",
+    "step": "abs(m.step)::text",
     "attempt": "m.attempt::text",
     "day": "to_char(m.started_at at time zone 'UTC', 'YYYY-MM-DD')",
     "hour": "to_char(m.started_at at time zone 'UTC', 'YYYY-MM-DD HH24:00')",
@@ -53,7 +53,7 @@ class CostLine:
     calls: int
     """Steps that got an answer."""
     attempts: int
-    """Calls that were begun, those that failed included; answers from the cache are among them."""
+    """Calls that were begun, those that failed included; answers from the cache and embeddings of questions are among them."""
     input_tokens: int
     cached_tokens: int
     """Of the input: those that the provider's prompt cache held."""
@@ -100,7 +100,7 @@ async def lines(database: Database, by: Sequence[str], which: Selected) -> list[
     grouped = f"array[{', '.join(names)}]" if names else "array[]::text[]"
     order = "1" if set(by) & set(TIMES) else "cost_usd desc, 1"
     rows = await database.fetch(
-        f"select {grouped} as by, count(*) filter (where m.state = 'recorded') as calls, count(*) as attempts, "  # noqa: S608 - our own text
+        f"select {grouped} as by, count(*) filter (where m.state = 'recorded' and m.step >= 0) as calls, count(*) as attempts, "  # noqa: S608 - our own text
         "coalesce(sum(m.input_tokens), 0)::bigint as input_tokens, coalesce(sum(m.cached_tokens), 0)::bigint as cached_tokens, "
         f"coalesce(sum(m.output_tokens), 0)::bigint as output_tokens, coalesce(sum(m.cost_usd) filter (where {CHARGED}), 0) as cost_usd, "
         "coalesce(sum(m.cost_usd) filter (where m.state = 'unknown'), 0) as unknown_usd, "

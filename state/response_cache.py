@@ -59,6 +59,10 @@ class Hit:
     saved_usd: Decimal
     model: str
     """The tier or model that was asked for."""
+    origin: str | None = None
+    """Of an answer to a request that only means the same: that request's key."""
+    similarity: float | None = None
+    """How near the two requests' meanings are, 1 being the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,9 @@ class CachedEntry:
     model: str
     tags: tuple[str, ...]
     kind: str
+    origin: str | None
+    """Of kind `semantic`: the key of the request that it was the answer to."""
+    similarity: float | None
     hits: int
     cost_usd: Decimal
     simulated: bool
@@ -129,7 +136,7 @@ async def peek(database: Database, digest: str) -> Hit | bool:
     """The answer; or whether a living leader asks a model for it."""
     found = await database.fetchrow(
         "select response, kind, extract(epoch from clock_timestamp() - created_at)::float8 as age_s, cost_usd, model, "
-        "exists(select from cache_flights where key = $1 and lease_until > clock_timestamp()) as flying "
+        "origin, similarity, exists(select from cache_flights where key = $1 and lease_until > clock_timestamp()) as flying "
         "from (select $1::text as key) asked left join cached_responses c on c.key = asked.key and c.expires_at > clock_timestamp()",
         digest,
     )
@@ -141,8 +148,8 @@ async def peek(database: Database, digest: str) -> Hit | bool:
 async def stale(database: Database, digest: str, max_age_s: float) -> Hit | None:
     """The answer, also when its time is over, if it is not older than that."""
     found = await database.fetchrow(
-        "select response, 'stale' as kind, extract(epoch from clock_timestamp() - created_at)::float8 as age_s, cost_usd, model "
-        "from cached_responses where key = $1 and created_at > clock_timestamp() - make_interval(secs => $2)",
+        "select response, 'stale' as kind, extract(epoch from clock_timestamp() - created_at)::float8 as age_s, cost_usd, model, origin, "
+        "similarity from cached_responses where key = $1 and created_at > clock_timestamp() - make_interval(secs => $2)",
         digest,
         max_age_s,
     )
@@ -211,7 +218,7 @@ async def count(database: Database, counts: dict[str, Counts], hits: dict[str, i
         )
         await connection.execute(
             "update cached_responses c set hits = c.hits + x.added from (select key, u.added from unnest($1::text[], $2::bigint[]) "
-            "as u(key, added) join cached_responses e using (key) order by key for update of e) x where c.key = x.key",
+            "as u(key, added) join cached_responses e using (key) order by key for update of e skip locked) x where c.key = x.key",
             sorted(hits),
             [hits[key] for key in sorted(hits)],
         )
@@ -225,6 +232,6 @@ def stored(response: ModelResponse) -> dict[str, Any]:
 
 
 def hit_of(row: Any) -> Hit:
-    """A row with `response`, `kind`, `age_s`, `cost_usd` and `model` as a hit."""
+    """A row with the fields of a hit, as in `look_cached`."""
     response = ModelResponse.model_validate(row["response"] | {"usage": Usage()})
-    return Hit(response, row["kind"], max(0.0, float(row["age_s"])), row["cost_usd"], row["model"])
+    return Hit(response, row["kind"], max(0.0, float(row["age_s"])), row["cost_usd"], row["model"], row["origin"], row["similarity"])

@@ -48,6 +48,8 @@ class Answered:
     provider: str = ""
     downgraded_from: str = ""
     cached: str = ""
+    aside_usd: Decimal = Decimal(0)
+    """What else the step was charged: the embedding of its question."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,6 +175,12 @@ class ResponseCache:
         if flight is not None:
             await self._end(flight)
 
+    def landed(self, lead: Lead, hit: Hit) -> Hit:
+        """The leader's answer was found by its meaning, and its flight is over."""
+        self._leading.pop(lead.flight.token, None)
+        self._tally.by_agent[lead.flight.key.agent].missed -= 1
+        return self._counted(lead.flight.key, hit)
+
     async def stale(self, key: CacheKey) -> Hit | None:
         """The answer, also when its time is over: for when no model can be reached. Not older than the settings' `stale_s`."""
         hit = await response_cache.stale(self._database, key.digest, self._settings().stale_s)

@@ -52,7 +52,7 @@ def cache_key(request: ModelRequest, model: str, cache: Cache, asker: Asker) -> 
         model=model,
         ttl_s=cache.ttl_s,
         tags=cache.tags,
-        frame=None if text is None else _digest([frame, said[:-1], _numbers(text)]),
+        frame=None if text is None else _digest([frame, asker.tenant, said[:-1], _numbers(text)]),
         text=text or "",
     )
 

@@ -15,6 +15,7 @@ from activities.inference.payment import Means, Paid, Payment
 from activities.inference.pressure import Pressure
 from activities.inference.providers.protocol import Provider
 from activities.inference.routing import Router
+from activities.inference.semantic import SemanticCache
 from state.pool import Database
 from workflows.contracts.inference import Rates
 from workflows.contracts.runs import ModelCallRequest
@@ -60,6 +61,7 @@ class Shared:
     limiter: Limiter | None = None
     breakers: Breakers | None = None
     cache: ResponseCache | None = None
+    semantic: SemanticCache | None = None
     pressure: Pressure | None = None
 
 
@@ -84,8 +86,14 @@ class Gateway:
             router=router,
             admission=Admission(router.settings, known, self._shared.breakers, self._shared.limiter),
             cache=self._shared.cache,
+            semantic=self._shared.semantic,
             pressure=self._pressure,
         )
+
+    @property
+    def means(self) -> Means:
+        """What calls work with as it is set now."""
+        return self._means
 
     async def pay(self, request: ModelCallRequest, asked: Asked, attempt: int, keep: Callable[[Answered], Kept]) -> Paid | Refused:
         """Give the recorded turn of this (run, step) and its unknown spend, calling a model only if none is recorded yet.

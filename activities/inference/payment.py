@@ -17,6 +17,7 @@ from activities.inference.cache_keys import Asker
 from activities.inference.pressure import Pressure
 from activities.inference.recording import record, settle
 from activities.inference.routing import Route, Router, Wanted
+from activities.inference.semantic import Found, SemanticCache
 from state import model_calls
 from state.model_calls import Begun, Looked
 from state.pool import Database
@@ -40,6 +41,7 @@ class Means:
     router: Router
     admission: Admission
     cache: ResponseCache | None = None
+    semantic: SemanticCache | None = None
     pressure: Pressure = field(default_factory=Pressure)
 
 
@@ -58,6 +60,7 @@ class Payment:
         self._rotated: set[str] = set()
         self._failure: StepError | None = None
         self._lead: Lead | None = None
+        self._meant = Found()
         self._left_out: tuple[tuple[str, str], ...] = ()
 
     async def pay(self) -> Paid | Refused:
@@ -194,7 +197,13 @@ class Payment:
         if option.candidate.downgraded_from:
             telemetry.record_downgrade(option.candidate.downgraded_from, option.candidate.tier, agent=self._request.agent.name)
         return Answered(
-            sent, response, price, begun.unknown_usd, provider=option.candidate.provider, downgraded_from=option.candidate.downgraded_from
+            sent,
+            response,
+            price,
+            begun.unknown_usd,
+            provider=option.candidate.provider,
+            downgraded_from=option.candidate.downgraded_from,
+            aside_usd=self._meant.cost_usd,
         )
 
     async def _failed(self, admitted: Admitted, begun: Begun, error: StepError) -> None:
@@ -252,11 +261,17 @@ class Payment:
                 code="same_request",
                 exact=True,
             )
-        telemetry.record_cache("miss" if isinstance(found, Lead) else found.kind, agent=self._request.agent.name)
-        if isinstance(found, Lead):
-            self._lead = found
+        hit = await self._meaning_same(cache, found) if isinstance(found, Lead) else found
+        telemetry.record_cache(hit.kind if hit is not None else "miss", agent=self._request.agent.name)
+        return hit
+
+    async def _meaning_same(self, cache: ResponseCache, lead: Lead) -> Hit | None:
+        """This step leads, unless the answer to a question that means the same is there."""
+        self._lead = lead
+        if self._means.semantic is None:
             return None
-        return found
+        self._meant = await self._means.semantic.find(lead, self._request, self._means.router, self._means.admission)
+        return None if self._meant.hit is None else cache.landed(lead, self._meant.hit)
 
     async def _stale(self, error: StepError) -> Hit | None:
         """An old answer, where no model can be reached at all."""
@@ -281,5 +296,6 @@ class Payment:
         if begun.outcome != "go":
             return (begun.turn or {}, begun.unknown_usd) if begun.outcome == "recorded" else Refused(begun.outcome, begun.unknown_usd, None)
         sent = planning.request(self._asked, self._request, self._means.router.candidates(self._model)[0], begun.messages, 1)
-        answered = Answered(sent, hit.response, Price(cost_usd=Decimal(0), version="cache"), begun.unknown_usd, provider, cached=hit.kind)
+        free = Price(cost_usd=Decimal(0), version="cache")
+        answered = Answered(sent, hit.response, free, begun.unknown_usd, provider, cached=hit.kind, aside_usd=self._meant.cost_usd)
         return await self._read_and_record(begun, answered)

@@ -86,7 +86,7 @@ def free_plan(step: ModelCallRequest, asked: Asked, provider: str, model: str, h
     return Plan(
         provider=provider,
         model=model,
-        reason=f"{hit.kind} hit in the response cache",
+        reason=_found_by(hit),
         worker=WORKER,
         overhead_tokens=overhead_tokens(asked),
         estimate_factor=ESTIMATE_FACTOR,
@@ -97,8 +97,17 @@ def free_plan(step: ModelCallRequest, asked: Asked, provider: str, model: str, h
         output_usd=Decimal(0),
         tier=step.agent.model,
         cache=hit.kind,
-        decision={"saved_usd": str(hit.saved_usd)},
+        decision={"saved_usd": str(hit.saved_usd)} | _origin(hit),
     )
+
+
+def _found_by(hit: Hit) -> str:
+    near = "" if hit.similarity is None else f", similarity {hit.similarity:.3f} to the question of key {(hit.origin or '')[:12]}"
+    return f"{hit.kind} hit in the response cache{near}"
+
+
+def _origin(hit: Hit) -> dict[str, Any]:
+    return {} if hit.similarity is None else {"similarity": round(hit.similarity, 4), "origin": hit.origin}
 
 
 def decision(admitted: Admitted, considered: Any) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from activities.inference.configuration import LiveSettings
 from activities.inference.gateway import Shared
 from activities.inference.limiter import Limiter
 from activities.inference.pressure import Pressure
+from activities.inference.semantic import SemanticCache
 from state import model_calls
 from state.notices import Notices
 from state.pool import Database
@@ -42,16 +43,18 @@ async def open_shared(database: Database, notices: Notices, live: LiveSettings) 
         alert = _once_an_hour(alerts)
         breakers = await exits.enter_async_context(Breakers(database, live.settings.breakers, notices=notices, alert=alert))
         cache = await exits.enter_async_context(ResponseCache(database, notices, lambda: live.settings.cache).open())
+        semantic = await exits.enter_async_context(SemanticCache(database, lambda: live.settings.cache, alerts).open())
         pressure = await exits.enter_async_context(Pressure(alerts).watching(database, notices))
 
         def take(settings: InferenceSettings) -> None:
             limiter.configure(settings.limiter)
             breakers.configure(settings.breakers)
+            semantic.configured()
 
         live.on_change(take)
         sweeping = asyncio.create_task(_sweep(database))
         exits.callback(sweeping.cancel)
-        yield Shared(limiter=limiter, breakers=breakers, cache=cache, pressure=pressure)
+        yield Shared(limiter=limiter, breakers=breakers, cache=cache, semantic=semantic, pressure=pressure)
 
 
 def _once_an_hour(alerts: Alerts) -> Any:

@@ -81,6 +81,7 @@ def _list(entries: tuple[CachedEntry, ...], json: bool) -> int:
             each.agent,
             each.tenant or "(all)",
             each.model + (" (simulated)" if each.simulated else ""),
+            each.kind if each.similarity is None else f"{each.kind} {each.similarity:.3f} of {(each.origin or '')[:12]}",
             ", ".join(each.tags),
             str(each.hits),
             usd(each.cost_usd),
@@ -88,7 +89,7 @@ def _list(entries: tuple[CachedEntry, ...], json: bool) -> int:
         ]
         for each in entries
     ]
-    put_table(["key", "agent", "tenant", "model", "tags", "hits", "cost", "until"], rows)
+    put_table(["key", "agent", "tenant", "model", "found", "tags", "hits", "cost", "until"], rows)
     return ExitCode.OK
 
 

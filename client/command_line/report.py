@@ -51,7 +51,8 @@ def _row(step: StepReport) -> list[str]:
     tokens = f"{usage.input_tokens}+{usage.output_tokens}" if usage.total_tokens else ""
     cost = usd(step.cost_usd) if step.cost_usd else ""
     unknown = f" ({usd(step.unknown_usd)} unknown)" if step.unknown_usd else ""
-    mark = " (simulated)" if step.simulated else ""
+    near = f" {step.similarity:.3f}" if step.similarity is not None else ""
+    mark = (" (simulated)" if step.simulated else "") + (f" ({step.cached} hit{near})" if step.cached else "")
     state = "error told" if step.is_error and step.done else step.state
     said = f"{step.asked} → {step.preview}" if step.asked and step.preview else step.asked or step.preview
     return [

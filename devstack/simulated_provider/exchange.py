@@ -118,15 +118,20 @@ class Exchange:
         self.entry.billed = not (fault and fault.kind in ERROR_IN_STREAM)
 
     async def _deliver(self, incoming: Incoming, planned: Planned, fault: Fault | None) -> web.StreamResponse:
-        latency = self.provider.latency_of(planned.model)
-        if latency.first_token_s:
-            await asyncio.sleep(latency.first_token_s)
+        latency = await self._wait(planned.model)
         self.entry.status = 200
         if incoming.stream:
             return await self._stream(incoming, planned, fault, latency)
         if latency.per_token_s:
             await asyncio.sleep(latency.per_token_s * planned.usage.output_tokens)
         return web.json_response(self.dialect.body(planned), headers=self.headers)
+
+    async def _wait(self, model: str) -> Latency:
+        """Take the time that comes before the first token."""
+        latency = self.provider.latency_of(model)
+        if latency.first_token_s:
+            await asyncio.sleep(latency.first_token_s)
+        return latency
 
     async def _stream(self, incoming: Incoming, planned: Planned, fault: Fault | None, latency: Latency) -> web.StreamResponse:
         frames = self.dialect.frames(planned, incoming.include_usage)

@@ -18,6 +18,7 @@ from devstack.simulated_provider.anthropic_dialect import AnthropicDialect
 from devstack.simulated_provider.batches import Batches
 from devstack.simulated_provider.control import add_control_routes
 from devstack.simulated_provider.dialect import Dialect
+from devstack.simulated_provider.embeddings import EmbeddingsDialect, EmbeddingsExchange
 from devstack.simulated_provider.exchange import Exchange
 from devstack.simulated_provider.faults import Fault, FaultTable
 from devstack.simulated_provider.journal import Journal, JournalEntry
@@ -144,6 +145,7 @@ class SimulatedProvider:
         """Listen on the loopback interface; port 0 takes a free one."""
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.router.add_post("/v1/chat/completions", self._handler(OpenAIDialect()))
+        app.router.add_post("/v1/embeddings", self._handler(EmbeddingsDialect(), EmbeddingsExchange))
         app.router.add_post("/v1/messages", self._handler(AnthropicDialect()))
         add_openai_batch_routes(app, self)
         add_anthropic_batch_routes(app, self)
@@ -195,10 +197,10 @@ class SimulatedProvider:
         self._later.add(task)
         task.add_done_callback(self._later.discard)
 
-    def _handler(self, dialect: Dialect) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    def _handler(self, dialect: Dialect, exchange: type[Exchange] = Exchange) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(http: web.Request) -> web.StreamResponse:
             entry = self.requests.begin(dialect.name, self.id_prefix)
-            return await Exchange(self, dialect, http, entry).run()
+            return await exchange(self, dialect, http, entry).run()
 
         return handle
 

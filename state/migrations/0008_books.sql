@@ -488,7 +488,7 @@ begin
     select jsonb_build_object('provider', m.provider, 'model', m.asked_model, 'key', m.key, 'input_tokens', m.input_tokens,
            'cached_tokens', m.cached_tokens, 'age_s', greatest(0, extract(epoch from clock_timestamp() - m.finished_at)))
       into last_call from model_calls m
-     where m.run_id = p_run and m.step < p_step and m.state = 'recorded' and m.cache is null order by m.step desc limit 1;
+     where m.run_id = p_run and m.step between 0 and p_step - 1 and m.state = 'recorded' and m.cache is null order by m.step desc limit 1;
     if p_budgets <> '[]' then
         select jsonb_agg(jsonb_build_object('budget', b.budget, 'name', b.name, 'share', budget_share(b), 'just_passed', false))
           into pressure

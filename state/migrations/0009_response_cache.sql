@@ -8,6 +8,7 @@ create table cached_responses (
     tags           text[] not null default '{}',
     kind           text not null default 'exact' check (kind in ('exact', 'semantic')),
     origin         text references cached_responses on delete cascade,
+    similarity     double precision,
     response       jsonb not null,
     cost_usd       numeric not null,
     hits           bigint not null default 0,
@@ -19,6 +20,7 @@ comment on column cached_responses.tenant is 'whose answer it is; null: shared b
 comment on column cached_responses.response is 'a ModelResponse without its usage, cleaned like a transcript';
 comment on column cached_responses.cost_usd is 'what the model took for it, and every hit saves';
 comment on column cached_responses.origin is 'on an answer to a request that only means the same (kind semantic): whose answer it is';
+comment on column cached_responses.similarity is 'beside the origin: how near the two requests'' meanings are, 1 being the same';
 create index cached_responses_created on cached_responses (created_at);
 create index cached_responses_origin on cached_responses (origin) where origin is not null;
 create index cached_responses_tags on cached_responses using gin (tags);
@@ -48,19 +50,19 @@ create table cache_counts (
 comment on table cache_counts is 'what came of looking, by UTC day; workers add to it every few seconds';
 
 -- Finds the answer, or takes the lead, or tells that another one has it; in one round trip.
---   hit    response, kind, age_s, cost_usd, model
+--   hit    response, kind, age_s, cost_usd, model; origin and similarity where it only means the same
 --   lead   the caller holds the flight under its token, and asks the model
 --   busy   somebody alive does: lease_s is what is left of its lease
 create function look_cached(
     p_key text, p_tenant text, p_agent text, p_tags text[], p_token text, p_worker text, p_lease_s double precision,
     out outcome text, out response jsonb, out kind text, out age_s double precision, out cost_usd numeric, out model text,
-    out lease_s double precision
+    out lease_s double precision, out origin text, out similarity double precision
 )
 language plpgsql as $$
 #variable_conflict use_column
 begin
-    select 'hit', c.response, c.kind, extract(epoch from clock_timestamp() - c.created_at), c.cost_usd, c.model
-      into outcome, response, kind, age_s, cost_usd, model
+    select 'hit', c.response, c.kind, extract(epoch from clock_timestamp() - c.created_at), c.cost_usd, c.model, c.origin, c.similarity
+      into outcome, response, kind, age_s, cost_usd, model, origin, similarity
       from cached_responses c where c.key = p_key and c.expires_at > clock_timestamp();
     if found then
         return;
@@ -83,8 +85,8 @@ begin
         return;
     end if;
     -- Between the first look and the flight an earlier leader may have landed.
-    select 'hit', c.response, c.kind, extract(epoch from clock_timestamp() - c.created_at), c.cost_usd, c.model
-      into outcome, response, kind, age_s, cost_usd, model
+    select 'hit', c.response, c.kind, extract(epoch from clock_timestamp() - c.created_at), c.cost_usd, c.model, c.origin, c.similarity
+      into outcome, response, kind, age_s, cost_usd, model, origin, similarity
       from cached_responses c where c.key = p_key and c.expires_at > clock_timestamp();
     if found then
         delete from cache_flights f where f.key = p_key and f.token = p_token;
@@ -111,7 +113,7 @@ begin
             clock_timestamp() + make_interval(secs => p_ttl_s))
     on conflict (key) do update
         set tenant = excluded.tenant, agent = excluded.agent, model = excluded.model, tags = excluded.tags, kind = 'exact', origin = null,
-            response = excluded.response, cost_usd = excluded.cost_usd, hits = 0, created_at = excluded.created_at,
+            similarity = null, response = excluded.response, cost_usd = excluded.cost_usd, hits = 0, created_at = excluded.created_at,
             expires_at = excluded.expires_at;
     perform pg_notify('holdfast_cache', p_key);
     return true;
@@ -128,19 +130,23 @@ begin
 end $$;
 
 -- Throws answers away, and calls off the flights that would bring them back; every condition that is given must hold.
--- Returns how many answers.
+-- Returns how many answers. Rows are locked flights first, each in the order of their keys, so that two never wait for each other.
 create function invalidate_cached(p_tenant text, p_agent text, p_key text, p_tags text[]) returns bigint
 language plpgsql as $$
 declare
     v_gone bigint;
 begin
-    delete from cache_flights f
-     where (p_tenant is null or f.tenant = p_tenant) and (p_agent is null or f.agent = p_agent) and (p_key is null or f.key = p_key)
-       and (p_tags is null or f.tags && p_tags);
+    delete from cache_flights where key in (
+        select f.key from cache_flights f
+         where (p_tenant is null or f.tenant = p_tenant) and (p_agent is null or f.agent = p_agent) and (p_key is null or f.key = p_key)
+           and (p_tags is null or f.tags && p_tags)
+         order by f.key for update);
     with gone as (
-        delete from cached_responses c
-         where (p_tenant is null or c.tenant = p_tenant) and (p_agent is null or c.agent = p_agent) and (p_key is null or c.key = p_key)
-           and (p_tags is null or c.tags && p_tags)
+        delete from cached_responses where key in (
+            select c.key from cached_responses c
+             where (p_tenant is null or c.tenant = p_tenant) and (p_agent is null or c.agent = p_agent) and (p_key is null or c.key = p_key)
+               and (p_tags is null or c.tags && p_tags)
+             order by c.key for update)
         returning 1
     )
     select count(*) into v_gone from gone;

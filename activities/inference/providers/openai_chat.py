@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from activities.inference.providers.chat_stream import ChatGathering
 from activities.inference.providers.connection import client_options, idempotency_header
+from activities.inference.providers.embedding import Embedder
 from activities.inference.providers.sdk_provider import OpenStream, SdkErrors, SdkProvider
 from activities.inference.providers.wire import arguments_text, fits_strict
 from workflows.contracts.messages import Message, ModelRequest, Role, ToolSchema
@@ -63,6 +64,12 @@ class OpenAIChat(SdkProvider):
         from activities.inference.providers.openai_batches import OpenAIBatches
 
         self.batches = OpenAIBatches(self, self._client, self._output_limit)
+
+    def embedder(self, model: str, dimensions: int | None) -> Embedder:
+        """One of its embeddings models, over the same connections."""
+        from activities.inference.providers.openai_embeddings import OpenAIEmbedder
+
+        return OpenAIEmbedder(self, self._client, model, dimensions)
 
     async def _open(self, request: ModelRequest) -> OpenStream:
         return await self._client.post(
