@@ -30,6 +30,7 @@ from activities.inference.providers.protocol import Provider
 from activities.inference.routing import Router
 from activities.inference.sharing import open_shared
 from activities.memory.remember import MemoryActivities
+from activities.people.opening import open_people
 from activities.tools.http import HttpRunner
 from activities.tools.registry import Dependencies, Toolbox
 from activities.tools.run_tool import ToolActivities
@@ -92,10 +93,12 @@ async def serving(client: Client, task_queue: str, parts: Parts, *, folders: Seq
         tools = ToolActivities(parts.database, definitions, toolbox, http)
         models = ModelActivities(gateway, definitions)
         memory = MemoryActivities(parts.database)
+        people = await exits.enter_async_context(open_people(parts.database, definitions, catalog.people, lambda: live.settings.alerts))
         await definitions.register(catalog.definitions.values(), by=WORKER)
 
         async def changed(new: Catalog) -> None:
             toolbox.take(new.tools, new.providers)
+            people.settings = new.people
             if parts.inference is None:
                 await live.take_files(new.model_files)
             await definitions.register(new.definitions.values(), by=WORKER)
@@ -106,7 +109,14 @@ async def serving(client: Client, task_queue: str, parts: Parts, *, folders: Seq
             client,
             task_queue=task_queue,
             workflows=WORKFLOWS,
-            activities=[models.call_model, models.compact_history, tools.run_tool, memory.recall, memory.remember],
+            activities=[
+                models.call_model,
+                models.compact_history,
+                tools.run_tool,
+                memory.recall,
+                memory.remember,
+                *people.activities,
+            ],
             interceptors=[EdgeInterceptor()],
             workflow_runner=workflow_runner(),
             max_cached_workflows=CACHED_RUNS,

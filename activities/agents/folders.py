@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from activities.agents import documents, http_tools, modules, schemas
+from activities.agents import approvals as people_decide
+from activities.agents import documents, http_tools, modules, people_file, schemas
 from activities.agents.documents import Document, closest
-from activities.inference.turns import HANDOFF_PREFIX
+from activities.agents.people_file import PEOPLE_FILE
+from activities.inference.turns import ASK_PERSON, HANDOFF_PREFIX
 from workflows.contracts.agents import AgentDefinition, ToolSpec
 from workflows.contracts.errors import DefinitionError
+from workflows.contracts.people_settings import PeopleSettings
 from workflows.contracts.signatures import place, wrong
-from workflows.contracts.tools import Provider, Tool, wrong_references
+from workflows.contracts.tools import Provider, Tool
 
 MODELS_FILE = "models.yaml"
 SUFFIXES = (".yaml", ".yml")
@@ -27,6 +30,7 @@ class Catalog:
     tools: Mapping[str, Tool[..., Any]] = field(default_factory=dict)
     providers: tuple[Provider, ...] = ()
     model_files: tuple[Path, ...] = ()
+    people: PeopleSettings = PeopleSettings()
 
 
 def load(folders: Iterable[Path]) -> Catalog:
@@ -38,10 +42,12 @@ def load(folders: Iterable[Path]) -> Catalog:
     found = [_read_folder(folder) for folder in dict.fromkeys(Path(folder).resolve() for folder in folders)]
     tools, specs = _tools(found)
     providers = _providers(found, tools.values())
+    people = people_file.load(path for one in found for path in one.people_files)
     agents = [document for one in found for document in one.agents]
     definitions: dict[str, AgentDefinition] = {}
     for document in agents:
         definition = _definition(document, specs)
+        people_file.check(document, definition, people)
         if definition.name in definitions:
             raise document.wrong(("name",), f"another agent is called {definition.name} too", "Give one of them another name")
         definitions[definition.name] = definition
@@ -52,6 +58,7 @@ def load(folders: Iterable[Path]) -> Catalog:
         tools=tools,
         providers=providers,
         model_files=tuple(path for one in found for path in one.model_files),
+        people=people,
     )
 
 
@@ -61,6 +68,7 @@ class _Folder:
     http_tools: list[Document]
     code: modules.Found
     model_files: list[Path]
+    people_files: list[Path]
 
 
 def yaml_files(folder: Path) -> list[Path]:
@@ -73,12 +81,13 @@ def _read_folder(folder: Path) -> _Folder:
     if not folder.is_dir():
         raise DefinitionError(f"{folder}: is no folder. Name a folder with agent definitions (`holdfast new FOLDER` makes one).")
     paths = yaml_files(folder)
-    read = [documents.read(path) for path in paths if path.name != MODELS_FILE]
+    read = [documents.read(path) for path in paths if path.name not in (MODELS_FILE, PEOPLE_FILE)]
     return _Folder(
         agents=[document for document in read if "tool" not in document.values],
         http_tools=[document for document in read if "tool" in document.values],
         code=modules.load(folder),
         model_files=[path for path in paths if path.name == MODELS_FILE],
+        people_files=[path for path in paths if path.name == PEOPLE_FILE],
     )
 
 
@@ -133,6 +142,7 @@ def _definition(document: Document, specs: Mapping[str, ToolSpec]) -> AgentDefin
         if name not in names:
             raise document.wrong(("approvals", name), "is none of this agent's tools", closest(str(name), names))
     values |= {field_name: _names(document, field_name) for field_name in ("agents", "handoffs")}
+    values["ask_people"] = people_decide.ask_people(document)
     definition = documents.validate(document, AgentDefinition, values)
     if definition.output_schema is not None:
         schemas.check(document, ("output_schema",), definition.output_schema)
@@ -158,13 +168,7 @@ def _spec(document: Document, number: int, name: str, specs: Mapping[str, ToolSp
         raise document.wrong(("tools", number), f"there is no tool {name!r}", closest(name, specs))
     if name not in approvals:
         return found
-    location = ("approvals", name)
-    if not isinstance(approvals[name], bool | str):
-        raise document.wrong(location, "must be true, false or a condition", "Write a condition like amount_usd > 50")
-    changed = found.model_copy(update={"approve": approvals[name]})
-    for _, problem, remedy in wrong_references(changed):
-        raise document.wrong(location, problem, remedy)
-    return changed
+    return people_decide.approved(document, found, approvals[name])
 
 
 def _check_neighbours(document: Document, definition: AgentDefinition, definitions: Mapping[str, AgentDefinition]) -> None:
@@ -173,6 +177,8 @@ def _check_neighbours(document: Document, definition: AgentDefinition, definitio
             if name not in definitions:
                 raise document.wrong((field_name, number), f"there is no agent {name!r}", closest(name, definitions))
     tools = {spec.name for spec in definition.tools}
+    if definition.ask_people is not None and ASK_PERSON in tools | set(definition.agents):
+        raise document.wrong(("ask_people",), f"the model would be shown two tools called {ASK_PERSON}", "Give the other another name")
     offered = {"agents": {name: name for name in definition.agents}, "handoffs": {HANDOFF_PREFIX + n: n for n in definition.handoffs}}
     for field_name, shown in offered.items():
         clash = min(tools & set(shown), default=None)

@@ -13,6 +13,7 @@ from typing import Any, Final
 import httpx2
 import structlog
 
+from activities.delivery import DELIVERY_S, post, run_program
 from activities.identity import WORKER
 from state.pool import Database
 from telemetry.inference import record_alert
@@ -23,8 +24,6 @@ from workflows.contracts.redaction import redact_value
 log = structlog.get_logger("holdfast.alerts")
 
 WAITING_AT_MOST: Final = 1_000
-DELIVERY_S: Final = 10.0
-"""How long a program or a webhook may take."""
 KEPT_DAYS: Final = 40
 
 _CLAIM: Final = """insert into alerts (kind, subject, period, raised_by)
@@ -97,37 +96,7 @@ class Alerts:
         log.warning(f"alert.{alert.kind}", **{name: value for name, value in told.items() if name != "kind"})
         record_alert(alert.kind)
         settings, text = self._settings(), json.dumps(told, default=str)
-        if settings.command is not None:
-            await _run(settings.command, text, alert)
-        if settings.webhook is not None:
-            await _post(http, settings.webhook, text, alert)
-
-
-async def _run(command: tuple[str, ...], text: str, alert: Alert) -> None:
-    try:
-        program = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
-        )
-    except OSError as error:
-        log.error("alerts.command_failed", kind=alert.kind, problem=f"cannot be started ({type(error).__name__})")
-        return
-    try:
-        await asyncio.wait_for(program.communicate(text.encode()), DELIVERY_S)
-    except TimeoutError:
-        log.error("alerts.command_failed", kind=alert.kind, problem=f"took longer than {DELIVERY_S:g} s")
-    finally:
-        if program.returncode is None:
-            program.kill()
-            await program.wait()
-    if program.returncode:
-        log.error("alerts.command_failed", kind=alert.kind, problem=f"ended with {program.returncode}")
-
-
-async def _post(http: httpx2.AsyncClient, url: str, text: str, alert: Alert) -> None:
-    try:
-        answer = await http.post(url, content=text.encode(), headers={"content-type": "application/json"})
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        log.error("alerts.webhook_failed", kind=alert.kind, problem=type(error).__name__)
-        return
-    if answer.status_code >= 300:
-        log.error("alerts.webhook_failed", kind=alert.kind, problem=f"answered {answer.status_code}")
+        if settings.command is not None and (problem := await run_program(settings.command, text)):
+            log.error("alerts.command_failed", kind=alert.kind, problem=problem)
+        if settings.webhook is not None and (problem := await post(http, settings.webhook, text)):
+            log.error("alerts.webhook_failed", kind=alert.kind, problem=problem)

@@ -12,16 +12,18 @@ from typing import Any
 
 import jsonschema
 
+from activities.inference import answers
 from state import transcripts
 from state.model_calls import SubRun
 from workflows.contracts import conditions
-from workflows.contracts.agents import AgentDefinition, ToolKind, ToolSpec
+from workflows.contracts.agents import AgentDefinition, ApprovalPolicy, ToolKind, ToolSpec
 from workflows.contracts.messages import FinishReason, Message, ModelRequest, ModelResponse, Role, ToolCall, ToolSchema
 from workflows.contracts.previews import one_line
 from workflows.contracts.redaction import redact
 from workflows.contracts.runs import ModelTurn, ToolCallRef, TurnKind
 
 HANDOFF_PREFIX = "hand_over_to_"
+ASK_PERSON = "ask_person"
 MAX_CALLS_PER_TURN = 64
 
 
@@ -42,6 +44,8 @@ class Seat:
         for name in self.definition.handoffs:
             tool = HANDOFF_PREFIX + name
             offered[tool] = _agent_tool(self.neighbours[name], ToolKind.HANDOFF, tool, "reason", "Why the conversation goes to it.")
+        if self.definition.ask_people is not None:
+            offered[ASK_PERSON] = _person_tool(self.definition.ask_people)
         return offered
 
     def schemas(self) -> tuple[ToolSchema, ...]:
@@ -142,7 +146,8 @@ def read_arguments(call: ToolCall, spec: ToolSpec | None, offered: Mapping[str, 
             None,
             f"The arguments of {call.name} do not fit its schema: {where}: {wrong.message[:300]}. Correct them and call again.",
         )
-    return arguments, ""
+    problem = answers.unfit(arguments) if spec.kind is ToolKind.PERSON else ""
+    return (None, f"The arguments of {call.name} cannot be used: {problem}. Correct them and call again.") if problem else (arguments, "")
 
 
 def _strict_json(text: str) -> Any:
@@ -185,6 +190,7 @@ def _what_is_wrong(response: ModelResponse, request: ModelRequest) -> str | None
 
 def _ref(step: int, call: ToolCall, spec: ToolSpec, arguments: dict[str, Any], agent: AgentDefinition | None) -> ToolCallRef:
     canonical = json.dumps(arguments, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    needs_approval = conditions.approval_needed(spec, arguments)
     return ToolCallRef(
         step=step,
         call_id=call.call_id,
@@ -195,7 +201,8 @@ def _ref(step: int, call: ToolCall, spec: ToolSpec, arguments: dict[str, Any], a
         retries=spec.retries,
         arguments_hash=hashlib.sha256(canonical.encode(errors="replace")).hexdigest()[:16],
         preview=preview(canonical),
-        needs_approval=conditions.approval_needed(spec, arguments),
+        needs_approval=needs_approval,
+        policy=spec.policy if needs_approval or spec.kind is ToolKind.PERSON else None,
         agent=agent.pin() if agent else None,
     )
 
@@ -214,6 +221,16 @@ def _agent_tool(agent: AgentDefinition, kind: ToolKind, name: str, argument: str
         "additionalProperties": False,
     }
     return ToolSpec(name=name, description=agent.description or f"The agent {agent.name}.", parameters=parameters, kind=kind)
+
+
+def _person_tool(policy: ApprovalPolicy) -> ToolSpec:
+    return ToolSpec(
+        name=ASK_PERSON,
+        description="Ask a person what you cannot find out or decide yourself. It may take long; ask all you need in one question.",
+        parameters=answers.PARAMETERS,
+        kind=ToolKind.PERSON,
+        policy=policy,
+    )
 
 
 def _with_ids(calls: tuple[ToolCall, ...], step: int) -> tuple[ToolCall, ...]:
