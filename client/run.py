@@ -16,11 +16,12 @@ from client.reports import RunReport
 from client.steps import StepReport
 from client.temporal import calls_named
 from client.visibility import RunSummary
-from workflows.agent_run import AgentRun
+from workflows.contracts import names
 from workflows.contracts.agents import Limits
 from workflows.contracts.errors import InvalidInputError, RunStateError, UnknownRunError
+from workflows.contracts.people import Decision
 from workflows.contracts.redaction import redact
-from workflows.contracts.runs import Decision, Redrive, RunOutcome, RunStatus, RunView
+from workflows.contracts.runs import Redrive, RunOutcome, RunStatus, RunView
 
 T = TypeVar("T")
 
@@ -156,7 +157,7 @@ class Run:
             RunStateError: nothing waits for a yes or no, or not this call.
             UnknownRunError: no such run.
         """
-        await self._decide(AgentRun.approve, Decision(call_id=call_id, reason=redact(reason), by=by))
+        await self._decide(names.APPROVE, Decision(call_id=call_id, reason=redact(reason), by=by))
 
     async def reject(self, call_id: str | None = None, *, reason: str = "", by: str = DEFAULT_BY) -> None:
         """Say no to one waiting tool call, or to all that wait; the reason is told to the model.
@@ -165,7 +166,7 @@ class Run:
             RunStateError: nothing waits for a yes or no, or not this call.
             UnknownRunError: no such run.
         """
-        await self._decide(AgentRun.reject, Decision(call_id=call_id, reason=redact(reason), by=by))
+        await self._decide(names.REJECT, Decision(call_id=call_id, reason=redact(reason), by=by))
 
     async def redrive(self, **options: Unpack[RedriveOptions]) -> None:
         """Let a parked run go on from the step it is parked at: `action`, `limits`, `model`, `result`, `by`.
@@ -182,7 +183,7 @@ class Run:
         except ValidationError as error:
             raise InvalidInputError(f"This is no order for a parked run: {error.errors()[0]['msg']}.") from error
         with self._named():
-            await self._backend.handle(self.id).signal(AgentRun.redrive, order.model_copy(update={"result": redact(order.result)}))
+            await self._backend.handle(self.id).signal(names.REDRIVE, order.model_copy(update={"result": redact(order.result)}))
 
     async def _decide(self, signal: Any, decision: Decision) -> None:
         status = await self.status()

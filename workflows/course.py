@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from temporalio import workflow
 
 from workflows import run_view
+from workflows.contracts.agents import ApprovalPolicy
 from workflows.contracts.errors import FailureClass
-from workflows.contracts.runs import Appendix, Carry, MemoryRequest, ModelCallRequest, Parked, RunInput, RunView, ToolCallRef
+from workflows.contracts.people import AskRequest, QuestionKind, RecordRequest
+from workflows.contracts.runs import Appendix, Carry, MemoryRequest, ModelCallRequest, Parked, RunInput, RunOutcome, RunView, ToolCallRef
+from workflows.questions import Questions
 from workflows.run_control import RunControl
 from workflows.run_state import RepeatWatch, limit_reached
+from workflows.scribe import Scribe
+from workflows.work_clock import WorkClock
+
+FIRST_MESSAGE = 10
+"""The part of a step's transcript at which people's messages begin, past the step's own rows."""
 
 
 class Course:
@@ -26,7 +36,13 @@ class Course:
         self.corrections = carry.corrections
         self.compacted = carry.compacted
         self.repeats = RepeatWatch(carry.repeats)
-        self.control = RunControl(carry.worked_s, carry.waited_s, self.show, self.out_of_time, tells_caller=given.parent_run_id is not None)
+        self.messages: list[str] = list(carry.messages)
+        """What people said that the model has yet to be told."""
+        self.clock = WorkClock(carry.worked_s, carry.waited_s, lambda: self.control.publish())
+        self.scribe = Scribe(self.record_request, carry.notes)
+        self.control = RunControl(self.clock, self.scribe, self.show, self.out_of_time, tells_caller=given.parent_run_id is not None)
+        self.control.paused_by = carry.paused_by
+        self.questions = Questions(self.control, self.clock, self.scribe, self.show)
         self.model = carry.agent.model
         self.previous = carry.previous
         """The PROVIDER:MODEL of the last call."""
@@ -35,12 +51,12 @@ class Course:
     @property
     def left_s(self) -> float:
         """Seconds of work that the run's limit leaves."""
-        return self.agent.limits.time_s - self.control.worked_s
+        return self.agent.limits.time_s - self.clock.worked_s
 
     def out_of_time(self) -> str | None:
         """The limit on time in words, when it is reached: a step that was cut short then did not fail by itself."""
         limits = self.agent.limits
-        return f"limit time_s: {self.control.worked_s:.0f} of {limits.time_s:g} used" if self.left_s <= 0 else None
+        return f"limit time_s: {self.clock.worked_s:.0f} of {limits.time_s:g} used" if self.left_s <= 0 else None
 
     def now(self, step: int, doing: str) -> None:
         """Say what the run does now."""
@@ -66,8 +82,9 @@ class Course:
             totals=self.totals,
             doing=self.doing,
             limits=self.agent.limits,
-            approvals=self.control.approvals,
-            parked=self.control.parked,
+            approvals=self.control.questions,
+            parked=next(iter(self.control.parked), None),
+            dead_letters=self.control.parked,
             delayed_s=self.control.delayed_s,
         )
 
@@ -79,7 +96,7 @@ class Course:
 
     async def stay_within_limits(self) -> None:
         """Park while a limit forbids the next call; before every attempt, since a throttled one may have waited for hours."""
-        while reached := limit_reached(self.agent.limits, self.totals, self.control.worked_s):
+        while reached := limit_reached(self.agent.limits, self.totals, self.clock.worked_s):
             await self.stop_at_limit(reached)
 
     async def stop_at_limit(self, reached: str) -> None:
@@ -100,10 +117,44 @@ class Course:
             appendices=tuple(self.appendices),
         )
 
+    def tell(self) -> None:
+        """Have the next model call append what people said meanwhile, after all that was said before."""
+        for message in self.messages:
+            told = sum(appendix.step == self.step and not appendix.call_id for appendix in self.appendices)
+            self.appendices.append(Appendix(step=self.step, part=FIRST_MESSAGE + told, call_id="", name="", text=message))
+        self.messages.clear()
+
+    def record_request(self) -> RecordRequest:
+        """What the record is written with."""
+        given = self.given
+        return RecordRequest(run_id=given.run_id, tenant=given.tenant, user=given.user, agent=self.agent)
+
+    def ask_request(self, call: ToolCallRef, model_step: int, kind: QuestionKind, policy: ApprovalPolicy | None, reason: str) -> AskRequest:
+        """What a question is put before people with."""
+        given = self.given
+        return AskRequest(
+            run_id=given.run_id,
+            step=call.step,
+            call_id=call.call_id,
+            model_step=model_step,
+            kind=kind,
+            tool=call.name,
+            agent=self.agent,
+            tenant=given.tenant,
+            user=given.user,
+            policy=policy or ApprovalPolicy(),
+            reason=reason,
+            since=workflow.now(),
+        )
+
     def memory_request(self, step: int) -> MemoryRequest:
         """What an activity of memory is given."""
         given = self.given
         return MemoryRequest(run_id=given.run_id, step=step, agent=self.agent, tenant=given.tenant, user=given.user)
+
+    def outcome(self, **fields: Any) -> RunOutcome:
+        """How the run ended."""
+        return RunOutcome(run_id=self.given.run_id, agent=self.agent.name, totals=self.totals, waited_s=self.clock.waited_s, **fields)
 
     def carry(self) -> Carry:
         """What the next execution goes on with."""
@@ -116,6 +167,9 @@ class Course:
             repeats=self.repeats.calls,
             previous=self.previous,
             compacted=self.compacted,
-            worked_s=self.control.worked_s,
-            waited_s=self.control.waited_s,
+            worked_s=self.clock.worked_s,
+            waited_s=self.clock.waited_s,
+            notes=self.scribe.numbered,
+            messages=tuple(self.messages),
+            paused_by=self.control.paused_by,
         )

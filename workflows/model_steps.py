@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from temporalio import workflow
 
+from workflows import batch_steps
 from workflows.contracts import policies, stubs
 from workflows.contracts.errors import FailureClass
+from workflows.contracts.inference import Priority
 from workflows.contracts.runs import CompactOutcome, ModelTurn, Parked, TurnKind
 from workflows.course import Course
+from workflows.run_control import Interrupted
 from workflows.run_state import add_call
 
 
@@ -17,6 +22,8 @@ async def ask(course: Course) -> ModelTurn:
 
     async def attempt() -> ModelTurn:
         await course.stay_within_limits()
+        if course.given.priority is Priority.BATCH and (waited_for := await batch_steps.ask_in_batch(course, step)) is not None:
+            return waited_for
         course.now(step, f"asking {course.agent.model}")
         return await workflow.execute_activity(
             stubs.call_model,
@@ -25,7 +32,12 @@ async def ask(course: Course) -> ModelTurn:
             **policies.MODEL_CALL.options(within_s=course.left_s),
         )
 
-    turn = await course.control.insist(attempt, step, f"call_model {course.agent.model}")
+    while True:
+        await course.control.unpaused()
+        course.tell()
+        with contextlib.suppress(Interrupted):  # asked again, with what the person said; an answer that came all the same is not paid twice
+            turn = await course.control.insist(attempt, step, f"call_model {course.agent.model}")
+            break
     if turn.kind in (TurnKind.CONTEXT_FULL, TurnKind.LIMIT):
         return turn
     course.appendices.clear()
@@ -55,7 +67,7 @@ async def compact(course: Course, turn: ModelTurn) -> None:
             **policies.MODEL_CALL.options(within_s=course.left_s),
         )
 
-    outcome = await course.control.insist(attempt, step, "compact_history")
+    outcome = await course.control.insist(attempt, step, "compact_history", breakable=False)
     course.appendices.clear()
     course.compacted = True
     course.step = step

@@ -6,7 +6,7 @@ from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSear
 
 from workflows.contracts import names
 from workflows.contracts.previews import one_line
-from workflows.contracts.runs import RunInput, RunStatus, RunView
+from workflows.contracts.runs import Approval, Parked, RunInput, RunStatus, RunView
 
 AGENT_NAME = SearchAttributeKey.for_keyword(names.AGENT_NAME)
 AGENT_STATUS = SearchAttributeKey.for_keyword(names.AGENT_STATUS)
@@ -15,6 +15,7 @@ AGENT_USER = SearchAttributeKey.for_keyword(names.AGENT_USER)
 TENANT = SearchAttributeKey.for_keyword(names.TENANT)
 COST_USD = SearchAttributeKey.for_float(names.COST_USD)
 FAILURE_CLASS = SearchAttributeKey.for_keyword(names.FAILURE_CLASS)
+WAITING_SINCE = SearchAttributeKey.for_datetime(names.WAITING_SINCE)
 
 
 def search_attributes(given: RunInput) -> TypedSearchAttributes:
@@ -61,10 +62,28 @@ def current_details(view: RunView) -> str:
         lines.append(f"**Delayed**, about {view.delayed_s:.0f} s; it goes on by itself")
     if totals.downgraded or totals.cached:
         lines.append(f"**Of these** {totals.downgraded} answered by a lower tier, {totals.cached} from the cache")
-    lines += [f"**Waits for a yes or no** to `{a.tool}` {a.preview} (call `{a.call_id}`)" for a in view.approvals]
-    if view.parked:
-        lines.append(
-            f"**Parked** {view.parked.what}, {view.parked.failure_class.value}: {view.parked.cause}\n\n"
-            'Signal `redrive` goes on from this step: `{"action": "retry"}`, `"skip"` or `"abort"`.'
-        )
+    lines += [_question(asked) for asked in view.approvals]
+    lines += [_letter(parked) for parked in view.dead_letters]
     return "\n\n".join(lines)
+
+
+def _question(asked: Approval) -> str:
+    wanted = {"approval": "a yes or no to", "question": "an answer to", "result": "a yes to the result of"}[asked.kind]
+    parts = [f"**Waits for {wanted}** `{asked.tool}` {asked.preview} (call `{asked.call_id}`)"]
+    if asked.reason:
+        parts.append(f"because {asked.reason}")
+    if asked.by:
+        parts.append("asked of " + ", ".join(asked.by))
+    if asked.quorum > 1:
+        parts.append(f"{len(asked.yes)} of {asked.quorum} said yes")
+    if asked.until:
+        parts.append(f"until {asked.until:%Y-%m-%d %H:%M} UTC")
+    signal = "`answer`" if asked.kind == "question" else "`approve` or `reject`"
+    return "; ".join(parts) + f'. Signal {signal}: `{{"call_id": "{asked.call_id}", "by": "you"}}`'
+
+
+def _letter(parked: Parked) -> str:
+    return (
+        f"**Parked** {parked.what}, {parked.failure_class.value}: {parked.cause}\n\n"
+        'Signal `redrive` goes on from this step: `{"action": "retry"}`, `"skip"` or `"abort"`.'
+    )

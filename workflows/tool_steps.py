@@ -11,13 +11,16 @@ from temporalio import workflow
 
 from workflows import run_view
 from workflows.contracts import names, policies, stubs
-from workflows.contracts.agents import ToolKind
+from workflows.contracts.agents import Effect, ToolKind
 from workflows.contracts.errors import FailureClass
-from workflows.contracts.runs import ModelTurn, Parked, RunInput, RunOutcome, ToolCallRef, ToolRunRequest
+from workflows.contracts.people import QuestionKind, WithholdRequest
+from workflows.contracts.runs import AskedByHook, ModelTurn, Parked, RunInput, RunOutcome, ToolCallRef, ToolOutcome, ToolRunRequest
 from workflows.course import Course
-from workflows.run_control import Aborted, Skipped
+from workflows.questions import Ruling
+from workflows.run_control import Aborted, Interrupted, Skipped
 from workflows.run_state import add_child
 
+NO_REASON = "no reason given"
 MAX_DEPTH = 5
 """How deep agents may call agents."""
 
@@ -37,7 +40,7 @@ async def run_tools(course: Course, turn: ModelTurn) -> None:
             course.append(call, "The conversation is handed over to one agent at a time.", is_error=True)
     course.now(course.step, "running " + ", ".join(call.name for call in turn.calls))
     course.totals = course.totals.model_copy(update={"steps": course.totals.steps + len(turn.calls)})
-    with course.control.waits_of_sub_runs_forgiven():
+    with course.clock.waits_of_sub_runs_forgiven():
         await _all(steps)
     if handed_over is not None and handed_over.agent is not None:
         course.append(handed_over, f"You are now {handed_over.agent.name}; the conversation so far is above.")
@@ -45,20 +48,76 @@ async def run_tools(course: Course, turn: ModelTurn) -> None:
 
 
 async def _tool_step(course: Course, call: ToolCallRef, model_step: int) -> None:
-    if await _refused_as_repeat(course, call):
+    if call.done or await _refused_as_repeat(course, call):
         return
-    if call.needs_approval:
-        decision = await course.control.approval(call)
-        if decision is not None:
-            course.append(call, f"A person said no: {decision.reason or 'no reason given'}", is_error=True)
-            return
     try:
-        if call.kind is ToolKind.AGENT:
+        if call.kind is ToolKind.PERSON:
+            await _ask_person(course, call, model_step)
+        elif call.needs_approval and not await _approved(course, call, model_step):
+            return
+        elif call.kind is ToolKind.AGENT:
             await _sub_run(course, call)
         else:
             await _run_tool(course, call, model_step)
     except Skipped as skipped:
-        course.append(call, skipped.result or "A person skipped this call.")
+        said = "A person skipped this call." if skipped.done else "Not done: a person has found that out."
+        course.append(call, skipped.result or said, is_error=not skipped.done)
+    except Interrupted:
+        course.append(call, "A person broke this off before it ended.", is_error=True)
+
+
+async def _approved(
+    course: Course, call: ToolCallRef, model_step: int, kind: QuestionKind = "approval", asked: AskedByHook | None = None
+) -> bool:
+    """Whether people said yes; what they said else is what the model is told in place of the result."""
+    policy, reason = (asked.policy, asked.reason) if asked else (call.policy, "")
+    while True:
+        ruling = await course.questions.ask(course.ask_request(call, model_step, kind, policy, reason), call)
+        if ruling.kind != "nobody":
+            break
+        await _park_unanswered(course, call, ruling.text, model_step)
+    if ruling.kind == "yes":
+        return True
+    said = (
+        f"A person instructs you instead: {ruling.text}" if ruling.kind == "instruct" else f"A person said no: {ruling.text or NO_REASON}"
+    )
+    if kind == "approval":
+        course.append(call, said, is_error=True)
+        return False
+    request = WithholdRequest(run_id=course.given.run_id, step=call.step, by=ruling.by, reason=said)
+    await course.control.insist(
+        lambda: workflow.execute_activity(
+            stubs.withhold_result, request, summary=f"step {call.step}: withhold the result", **policies.PEOPLE.options()
+        ),
+        call.step,
+        f"withhold {call.name}",
+        breakable=False,
+    )
+    return False
+
+
+async def _ask_person(course: Course, call: ToolCallRef, model_step: int) -> None:
+    """The agent's own question; what the person says is the call's result."""
+    while True:
+        ruling = await course.questions.ask(course.ask_request(call, model_step, "question", call.policy, ""), call)
+        if ruling.kind != "nobody":
+            break
+        await _park_unanswered(course, call, ruling.text, model_step)
+    if ruling.kind == "answer":
+        course.append(call, ruling.text)
+    else:
+        course.append(call, _said(ruling), is_error=True)
+
+
+def _said(ruling: Ruling) -> str:
+    return (
+        f"A person instructs you instead: {ruling.text}" if ruling.kind == "instruct" else f"A person said no: {ruling.text or NO_REASON}"
+    )
+
+
+async def _park_unanswered(course: Course, call: ToolCallRef, why: str, model_step: int) -> None:
+    parked = Parked(failure_class=FailureClass.NO_DECISION, cause=why, step=call.step, what=f"approval of {call.name}")
+    await course.control.park(parked, may_skip=True, call=call, model_step=model_step)
 
 
 async def _refused_as_repeat(course: Course, call: ToolCallRef) -> bool:
@@ -87,8 +146,18 @@ async def _run_tool(course: Course, call: ToolCallRef, model_step: int) -> None:
         tenant=course.given.tenant,
         user=course.given.user,
     )
-    what = f"run_tool {call.name}"
-    outcome = await course.control.insist(
+    outcome = await _tool_outcome(course, call, request)
+    if outcome.ask is not None and outcome.ask.when == "before":
+        if not await _approved(course, call, model_step, asked=outcome.ask):
+            return
+        outcome = await _tool_outcome(course, call, request.model_copy(update={"approved": True}))
+    if outcome.ask is not None and outcome.ask.when == "after":
+        await _approved(course, call, model_step, "result", outcome.ask)
+    course.repeats.seen(call, outcome.result_hash)
+
+
+async def _tool_outcome(course: Course, call: ToolCallRef, request: ToolRunRequest) -> ToolOutcome:
+    return await course.control.insist(
         lambda: workflow.execute_activity(
             stubs.run_tool,
             request.model_copy(update={"rulings": course.control.rulings(call.step)}),
@@ -96,9 +165,11 @@ async def _run_tool(course: Course, call: ToolCallRef, model_step: int) -> None:
             **policies.TOOL_RUN.options(within_s=course.left_s, start_to_close_s=call.timeout_s + policies.TOOL_MARGIN_S),
         ),
         call.step,
-        what,
+        f"run_tool {call.name}",
+        call=call,
+        model_step=request.model_step,
+        breakable=call.effect is not Effect.ONCE,
     )
-    course.repeats.seen(call, outcome.result_hash)
 
 
 async def _sub_run(course: Course, call: ToolCallRef) -> None:
@@ -129,7 +200,7 @@ async def _sub_run(course: Course, call: ToolCallRef) -> None:
         f"agent {call.name}",
     )
     course.totals = add_child(course.totals, outcome.totals)
-    course.control.sub_run_waited(outcome.waited_s)
+    course.clock.sub_run_waited(outcome.waited_s)
     failure = outcome.failure
     text = f"The agent {call.name} stopped: {failure.cause}" if failure else outcome.preview
     course.repeats.seen(call, hashlib.sha256(text.encode()).hexdigest()[:16])

@@ -23,6 +23,7 @@ from temporalio.testing import TimeSkipper
 from temporalio.worker import Worker
 
 from activities.edge import EdgeInterceptor
+from tests.workflow.scripted_batches import ScriptedBatches
 from worker import workflow_runner
 from workflows import run_view
 from workflows.agent_run import AgentRun
@@ -30,6 +31,19 @@ from workflows.contracts import names
 from workflows.contracts.agents import AgentDefinition, Limits, Memory, PinnedAgent, ToolKind
 from workflows.contracts.errors import FailureClass, StepError
 from workflows.contracts.messages import Usage
+from workflows.contracts.people import (
+    Asked,
+    AskRequest,
+    CloseRequest,
+    Edited,
+    EditRequest,
+    Filed,
+    Note,
+    RecordRequest,
+    Undoable,
+    UndoRequest,
+    WithholdRequest,
+)
 from workflows.contracts.runs import (
     CompactOutcome,
     MemoryRequest,
@@ -48,7 +62,7 @@ from workflows.contracts.runs import (
 WAIT_S = 20.0
 
 Answer = Callable[[ModelCallRequest], "ModelTurn | Awaitable[ModelTurn]"]
-ToolDoes = Callable[[ToolRunRequest], "str | Awaitable[str]"]
+ToolDoes = Callable[[ToolRunRequest], "str | ToolOutcome | Awaitable[str]"]
 Handle = WorkflowHandle[AgentRun, RunOutcome]
 
 
@@ -146,6 +160,17 @@ class Script:
         self.compacted: list[ModelCallRequest] = []
         self.remembered: list[MemoryRequest] = []
         self.recalled: list[MemoryRequest] = []
+        self.questions: list[AskRequest] = []
+        self.edits: list[EditRequest] = []
+        self.wrong_edits: dict[str, str] = {}
+        """What is wrong with a person's arguments, answers or inputs."""
+        self.notes: list[Note] = []
+        self.filed: list[Filed] = []
+        self.closed: list[CloseRequest] = []
+        self.undoable: list[Undoable] = []
+        self.undone: list[UndoRequest] = []
+        self.withheld: list[WithholdRequest] = []
+        self.batches = ScriptedBatches()
         self.compacts: Callable[[ModelCallRequest], CompactOutcome] = self._compacts
         self._answers: dict[str, deque[Answer]] = defaultdict(deque)
         self._always: dict[str, Answer] = {}
@@ -164,7 +189,9 @@ class Script:
     @property
     def activities(self) -> list[Callable[..., Any]]:
         """The doubles, under the real names."""
-        return [self._call_model, self._run_tool, self._compact_history, self._recall, self._remember]
+        steps = [self._call_model, self._run_tool, self._compact_history, self._recall, self._remember]
+        people = [self._ask_person, self._check_edit, self._keep_record, self._close_run]
+        return [*steps, *people, self._find_undoable, self._undo_effect, self._withhold_result, *self.batches.activities]
 
     @activity.defn(name=names.CALL_MODEL)
     async def _call_model(self, request: ModelCallRequest) -> ModelTurn:
@@ -183,6 +210,8 @@ class Script:
             result = request.name
         else:
             result = await _awaited((does.popleft() if len(does) > 1 else does[0])(request))
+        if isinstance(result, ToolOutcome):
+            return result
         return ToolOutcome(ok=True, result_hash=hashlib.sha256(result.encode()).hexdigest()[:16], result_bytes=len(result))
 
     @activity.defn(name=names.COMPACT)
@@ -199,6 +228,41 @@ class Script:
     async def _remember(self, request: MemoryRequest) -> None:
         self.remembered.append(request)
 
+    @activity.defn(name=names.ASK_PERSON)
+    async def _ask_person(self, request: AskRequest) -> Asked:
+        self.questions.append(request)
+        return Asked(allowed=request.policy.escalate_to if request.occasion == "escalated" else request.policy.by)
+
+    @activity.defn(name=names.CHECK_EDIT)
+    async def _check_edit(self, request: EditRequest) -> Edited:
+        self.edits.append(request)
+        return Edited(version=2, preview=json.dumps(request.value), text=str(request.value), problem=self.wrong_edits.get(request.kind, ""))
+
+    @activity.defn(name=names.KEEP_RECORD)
+    async def _keep_record(self, request: RecordRequest) -> None:
+        self.notes.extend(request.notes)
+        self.filed.extend(request.filed)
+
+    @activity.defn(name=names.CLOSE_RUN)
+    async def _close_run(self, request: CloseRequest) -> None:
+        self.closed.append(request)
+
+    @activity.defn(name=names.FIND_UNDOABLE)
+    async def _find_undoable(self, _request: CloseRequest) -> list[Undoable]:
+        return self.undoable
+
+    @activity.defn(name=names.UNDO_EFFECT)
+    async def _undo_effect(self, request: UndoRequest) -> ToolOutcome:
+        self.undone.append(request)
+        does = self._tools[f"undo {request.effect.tool}"]
+        if does:
+            await _awaited((does.popleft() if len(does) > 1 else does[0])(request))  # type: ignore[arg-type]
+        return ToolOutcome(ok=True, result_hash="undone", result_bytes=0)
+
+    @activity.defn(name=names.WITHHOLD_RESULT)
+    async def _withhold_result(self, request: WithholdRequest) -> None:
+        self.withheld.append(request)
+
     @staticmethod
     def _compacts(request: ModelCallRequest) -> CompactOutcome:
         return CompactOutcome(usage=Usage(input_tokens=500, output_tokens=50), cost_usd=Decimal("0.005"), through_step=request.step - 1)
@@ -206,6 +270,15 @@ class Script:
 
 async def _awaited(value: Any) -> Any:
     return await value if inspect.isawaitable(value) else value
+
+
+async def becomes(reached: Callable[[], bool]) -> None:
+    """Wait until it is so, for seconds at most."""
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            if reached():
+                return
+            await asyncio.sleep(0.02)
 
 
 class HangsUntilCancelled:
@@ -235,7 +308,9 @@ class Engine:
         self.task_queue = task_queue
         self.script = script
 
-    async def start(self, pinned: PinnedAgent, *, skip_time: bool = True, **fields: Any) -> Handle:
+    async def start(
+        self, pinned: PinnedAgent, *, skip_time: bool = True, start_signal: str | None = None, start_signal_args: Any = (), **fields: Any
+    ) -> Handle:
         """Start a run as the client does."""
         given = RunInput(run_id=fields.pop("run_id", f"run-{uuid.uuid4().hex[:12]}"), agent=pinned, **fields)
         return await (self.skipper.client if skip_time else self.client).start_workflow(
@@ -246,6 +321,8 @@ class Engine:
             search_attributes=run_view.search_attributes(given),
             static_summary=run_view.static_summary(given, "Where is my order?"),
             static_details=run_view.static_details(given),
+            start_signal=start_signal,
+            start_signal_args=start_signal_args,
         )
 
     async def run(self, pinned: PinnedAgent, **fields: Any) -> RunOutcome:

@@ -6,9 +6,10 @@ import pytest
 from temporalio.client import Client
 
 from tests.workflow.scripted import Call, Engine, Handle, Script, agent, asks_for, call, fails, final, serving
-from workflows.agent_run import AgentRun
+from workflows.contracts import names
 from workflows.contracts.errors import FailureClass
-from workflows.contracts.runs import Decision, Redrive, RunStatus, RunView
+from workflows.contracts.people import Decision
+from workflows.contracts.runs import Redrive, RunStatus, RunView
 
 
 def refund(order_id: str) -> Call:
@@ -28,7 +29,7 @@ async def test_an_approved_call_runs(engine: Engine, script: Script) -> None:
     assert (approval.tool, approval.call_id, approval.step, approval.preview) == ("refund", "call_2", 2, '{"order_id": "W1"}')
     assert script.ran == []
 
-    await handle.signal(AgentRun.approve, Decision(call_id="call_2", by="ann"))
+    await handle.signal(names.APPROVE, Decision(call_id="call_2", by="ann"))
     await engine.result(handle)
     assert [request.step for request in script.ran] == [2]
     assert script.asked[-1].appendices == ()
@@ -38,7 +39,7 @@ async def test_a_rejected_call_does_not_run_and_the_model_is_told_why(engine: En
     script.model("support", asks_for(refund("W1")), final())
     handle = await engine.start(agent())
     await waiting(engine, handle, 1)
-    await handle.signal(AgentRun.reject, Decision(call_id="call_2", reason="the order is a year old"))
+    await handle.signal(names.REJECT, Decision(call_id="call_2", reason="the order is a year old"))
     assert (await engine.result(handle)).status is RunStatus.COMPLETED
     assert script.ran == []
     (told,) = script.asked[-1].appendices
@@ -51,7 +52,7 @@ async def test_calls_that_need_no_approval_do_not_wait_for_their_neighbours(engi
     handle = await engine.start(agent())
     await engine.until(handle, lambda view: bool(view.approvals) and len(script.ran) == 1)
     assert script.ran[0].name == "find_order"
-    await handle.signal(AgentRun.approve, Decision())
+    await handle.signal(names.APPROVE, Decision())
     await engine.result(handle)
 
 
@@ -59,17 +60,17 @@ async def test_each_call_gets_its_own_decision(engine: Engine, script: Script) -
     script.model("support", asks_for(refund("W1"), refund("W2"), refund("W3")), final())
     handle = await engine.start(agent())
     await waiting(engine, handle, 3)
-    await handle.signal(AgentRun.approve, Decision(call_id="call_3"))
+    await handle.signal(names.APPROVE, Decision(call_id="call_3"))
     assert [approval.call_id for approval in (await waiting(engine, handle, 2)).approvals] == ["call_2", "call_4"]
-    await handle.signal(AgentRun.reject, Decision(call_id="call_4"))
+    await handle.signal(names.REJECT, Decision(call_id="call_4"))
     await waiting(engine, handle, 1)
-    await handle.signal(AgentRun.approve, Decision(call_id="call_2"))
+    await handle.signal(names.APPROVE, Decision(call_id="call_2"))
     await engine.result(handle)
     assert sorted(request.step for request in script.ran) == [2, 3]
     assert [told.text for told in script.asked[-1].appendices] == ["A person said no: no reason given"]
 
 
-@pytest.mark.parametrize(("signal", "ran"), [(AgentRun.approve, 3), (AgentRun.reject, 0)])
+@pytest.mark.parametrize(("signal", "ran"), [(names.APPROVE, 3), (names.REJECT, 0)])
 async def test_one_decision_without_a_call_id_is_for_all_that_wait(engine: Engine, script: Script, signal: object, ran: int) -> None:
     script.model("support", asks_for(refund("W1"), refund("W2"), refund("W3")), final())
     handle = await engine.start(agent())
@@ -83,10 +84,10 @@ async def test_a_decision_for_all_is_not_for_calls_that_come_later(engine: Engin
     script.model("support", asks_for(refund("W1")), asks_for(refund("W2")), final())
     handle = await engine.start(agent())
     await waiting(engine, handle, 1)
-    await handle.signal(AgentRun.approve, Decision())
+    await handle.signal(names.APPROVE, Decision())
     view = await engine.until(handle, lambda view: bool(view.approvals) and view.approvals[0].step == 4)
     assert view.status is RunStatus.WAITING_APPROVAL
-    await handle.signal(AgentRun.approve, Decision())
+    await handle.signal(names.APPROVE, Decision())
     await engine.result(handle)
 
 
@@ -96,9 +97,9 @@ async def test_the_first_decision_of_a_call_counts(client: Client, task_queue: s
     async with serving(client, task_queue, script):
         handle = await engine.start(agent())
         await waiting(engine, handle, 2)
-    await handle.signal(AgentRun.reject, Decision(call_id="call_2", reason="no"))
-    await handle.signal(AgentRun.approve, Decision())
-    await handle.signal(AgentRun.reject, Decision(call_id="call_3", reason="too late"))
+    await handle.signal(names.REJECT, Decision(call_id="call_2", reason="no"))
+    await handle.signal(names.APPROVE, Decision())
+    await handle.signal(names.REJECT, Decision(call_id="call_3", reason="too late"))
     async with serving(client, task_queue, script):  # takes all three at once
         await engine.result(handle)
     assert [request.step for request in script.ran] == [3]
@@ -109,14 +110,14 @@ async def test_a_decision_for_an_unknown_call_changes_nothing(engine: Engine, sc
     script.model("support", asks_for(refund("W1")), asks_for(refund("W2")), final())
     handle = await engine.start(agent())
     await waiting(engine, handle, 1)
-    await handle.signal(AgentRun.approve, Decision(call_id="call_4"))
-    await handle.signal(AgentRun.reject, Decision(call_id="nothing"))
+    await handle.signal(names.APPROVE, Decision(call_id="call_4"))
+    await handle.signal(names.REJECT, Decision(call_id="nothing"))
     assert len((await engine.until(handle, lambda _: True)).approvals) == 1
-    await handle.signal(AgentRun.approve, Decision(call_id="call_2"))
+    await handle.signal(names.APPROVE, Decision(call_id="call_2"))
 
     view = await engine.until(handle, lambda view: bool(view.approvals) and view.approvals[0].step == 4)
     assert view.status is RunStatus.WAITING_APPROVAL, "a decision given before its call exists is none"
-    await handle.signal(AgentRun.approve, Decision())
+    await handle.signal(names.APPROVE, Decision())
     await engine.result(handle)
 
 
@@ -125,9 +126,9 @@ async def test_an_approved_call_that_fails_is_parked_and_asks_no_second_time(eng
     script.tool("refund", fails(FailureClass.TOOL), lambda _: "paid back")
     handle = await engine.start(agent())
     await waiting(engine, handle, 1)
-    await handle.signal(AgentRun.approve, Decision())
+    await handle.signal(names.APPROVE, Decision())
     view = await engine.parked(handle)
     assert view.approvals == ()
-    await handle.signal(AgentRun.redrive, Redrive())
+    await handle.signal(names.REDRIVE, Redrive())
     assert (await engine.result(handle)).status is RunStatus.COMPLETED
     assert len(script.ran) == 2

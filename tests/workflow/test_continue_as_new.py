@@ -21,11 +21,11 @@ from tests.workflow.scripted import (
     invalid,
     no_call,
 )
-from workflows.agent_run import AgentRun
 from workflows.contracts import names
 from workflows.contracts.agents import Limits
 from workflows.contracts.errors import FailureClass
-from workflows.contracts.runs import Decision, Redrive, RunStatus, TurnKind
+from workflows.contracts.people import Decision
+from workflows.contracts.runs import Redrive, RunStatus, TurnKind
 
 PADDING = "x" * 900_000
 """The server suggests a new execution at 4 MiB of history (or 4,096 events): results this fat get there in six turns."""
@@ -94,7 +94,7 @@ async def test_what_the_engine_told_last_is_carried_to_the_next_execution(engine
     for place in range(len(refused)):
         step = 2 + 2 * place
         await engine.until(handle, lambda view, step=step: bool(view.approvals) and view.approvals[0].step == step)
-        await handle.signal(AgentRun.reject, Decision(call_id=f"call_{step}", reason=f"no {place}"))
+        await handle.signal(names.REJECT, Decision(call_id=f"call_{step}", reason=f"no {place}"))
     await engine.result(handle)
 
     assert len(await executions(engine, handle)) == 2
@@ -135,7 +135,7 @@ async def test_a_new_execution_still_knows_that_the_history_was_just_summarised(
     assert len(script.compacted) == 1
     assert await has_continued(engine, handle)
     last = [event.activity_task_scheduled_event_attributes.activity_type.name for event in await engine.events(handle)]
-    assert [name for name in last if name] == [names.CALL_MODEL], "the summary was made in the execution before"
+    assert names.COMPACT not in last, "the summary was made in the execution before"
 
 
 async def test_a_new_execution_looks_the_same_from_outside(engine: Engine, script: Script) -> None:
@@ -154,7 +154,7 @@ async def test_a_new_execution_looks_the_same_from_outside(engine: Engine, scrip
     assert details.startswith("**Waiting approval** at step")
     assert "**Agent** support, version 1" in details
     assert "**Tenant** t1, user u1" in details
-    await handle.signal(AgentRun.approve, {})
+    await handle.signal(names.APPROVE, {})
     await engine.result(handle)
 
 
@@ -163,7 +163,7 @@ async def test_a_handed_over_conversation_and_raised_limits_stay_in_the_next_exe
     script.model("refunds", *map(work, range(PADDED_TURNS + 1)), final())
     handle = await engine.start(agent(calls=1))
     await engine.parked(handle)
-    await handle.signal(AgentRun.redrive, Redrive(limits=Limits(calls=77)))
+    await handle.signal(names.REDRIVE, Redrive(limits=Limits(calls=77)))
     outcome = await engine.result(handle)
     assert len(await executions(engine, handle)) == 2
     assert outcome.agent == "refunds"

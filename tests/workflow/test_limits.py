@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.workflow.scripted import Engine, HangsUntilCancelled, Script, agent, asks_for, call, fails, final, no_call
-from workflows.agent_run import AgentRun
+from workflows.contracts import names
 from workflows.contracts.agents import Limits
 from workflows.contracts.errors import FailureClass
 from workflows.contracts.messages import Usage
@@ -39,7 +39,7 @@ async def test_a_run_at_its_limit_is_parked_and_goes_on_with_a_raised_one(
     assert (view.parked.failure_class, view.parked.cause, view.parked.step) == (FailureClass.LIMIT, told, 3)
     assert len(script.asked) == 1
 
-    await handle.signal(AgentRun.redrive, Redrive(limits=Limits()))
+    await handle.signal(names.REDRIVE, Redrive(limits=Limits()))
     outcome = await engine.result(handle)
     assert (outcome.status, outcome.answer_step, outcome.totals.steps) == (RunStatus.COMPLETED, 3, 3)
 
@@ -49,12 +49,12 @@ async def test_a_redrive_that_raises_nothing_parks_the_run_again(engine: Engine,
     handle = await engine.start(agent(calls=1))
     await engine.parked(handle)
 
-    await handle.signal(AgentRun.redrive, Redrive())
-    await handle.signal(AgentRun.redrive, Redrive(limits=Limits(calls=1)))
+    await handle.signal(names.REDRIVE, Redrive())
+    await handle.signal(names.REDRIVE, Redrive(limits=Limits(calls=1)))
     assert (await engine.parked(handle)).parked is not None
     assert len(script.asked) == 1
 
-    await handle.signal(AgentRun.redrive, Redrive(limits=Limits(calls=2)))
+    await handle.signal(names.REDRIVE, Redrive(limits=Limits(calls=2)))
     assert (await engine.result(handle)).totals.calls == 2
 
 
@@ -67,7 +67,7 @@ async def test_tool_calls_that_would_pass_the_step_limit_are_not_begun(engine: E
     assert view.parked.cause == "limit steps: 3 would be passed by 3 tool calls"
     assert script.ran == []
 
-    await handle.signal(AgentRun.redrive, Redrive(limits=Limits(steps=4)))
+    await handle.signal(names.REDRIVE, Redrive(limits=Limits(steps=4)))
     view = await engine.until(handle, lambda seen: seen.parked is not None and len(script.ran) == 3)
     assert view.parked is not None
     assert view.parked.cause == "limit steps: 4 used"
@@ -83,7 +83,7 @@ async def test_a_call_that_the_budget_refuses_parks_the_run_and_is_asked_anew_un
     assert (view.parked.failure_class, view.parked.step) == (FailureClass.LIMIT, 1)
     assert view.totals.calls == 0
 
-    await handle.signal(AgentRun.redrive, Redrive(limits=Limits(cost_usd=Decimal(5))))
+    await handle.signal(names.REDRIVE, Redrive(limits=Limits(cost_usd=Decimal(5))))
     assert (await engine.result(handle)).answer_step == 1
     assert [request.step for request in script.asked] == [1, 1]
     assert script.asked[-1].agent.limits.cost_usd == 5
@@ -99,7 +99,7 @@ async def test_working_time_is_limited(engine: Engine, script: Script) -> None:
     assert view.parked.failure_class is FailureClass.LIMIT
     assert view.parked.cause.startswith("limit time_s: 40")
 
-    await handle.signal(AgentRun.redrive, Redrive(limits=Limits(time_s=10_000)))
+    await handle.signal(names.REDRIVE, Redrive(limits=Limits(time_s=10_000)))
     assert (await engine.result(handle)).status is RunStatus.COMPLETED
 
 
@@ -119,7 +119,7 @@ async def test_a_step_that_outlasts_the_runs_time_is_cut_short_and_parks_it_at_t
     assert view.parked.cause.endswith(" of 3 used; no answer in time (schedule to close)")
     await asyncio.wait_for(hanging.cancelled.wait(), 10)
 
-    await handle.signal(AgentRun.redrive, Redrive(limits=Limits(time_s=60)))
+    await handle.signal(names.REDRIVE, Redrive(limits=Limits(time_s=60)))
     assert (await engine.result(handle)).status is RunStatus.COMPLETED
 
 
@@ -129,7 +129,7 @@ async def test_waiting_for_people_does_not_count_as_working_time(engine: Engine,
 
     await engine.parked(handle)
     assert await engine.skipper.fast_forward(handle, 20_000)
-    await handle.signal(AgentRun.redrive, Redrive())
+    await handle.signal(names.REDRIVE, Redrive())
     await engine.until(handle, lambda view: bool(view.approvals))
     assert await engine.skipper.fast_forward(handle, 20_000)
     await handle.signal("approve")

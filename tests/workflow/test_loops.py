@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from tests.workflow.scripted import Engine, Script, agent, asks_for, call, call_agent, final, invalid, no_call
-from workflows.agent_run import AgentRun
+from workflows.contracts import names
 from workflows.contracts.errors import FailureClass
 from workflows.contracts.messages import Usage
 from workflows.contracts.runs import Redrive, RunStatus, TurnKind
@@ -36,7 +36,7 @@ async def test_a_model_that_does_not_heed_the_refusals_is_parked_and_a_redrive_r
     )
     assert len(script.ran) == 2
 
-    await handle.signal(AgentRun.redrive, Redrive())
+    await handle.signal(names.REDRIVE, Redrive())
     assert (await engine.result(handle)).status is RunStatus.COMPLETED
     assert [request.step for request in script.ran] == [2, 4, 10]
 
@@ -68,7 +68,7 @@ async def test_malformed_answers_in_a_row_are_bounded(engine: Engine, script: Sc
     assert view.parked.cause == "3 malformed answers in a row; the last: third"
     assert len(script.asked) == 3
 
-    await handle.signal(AgentRun.redrive, Redrive())
+    await handle.signal(names.REDRIVE, Redrive())
     assert (await engine.result(handle)).answer_step == 4
 
 
@@ -86,7 +86,7 @@ async def test_a_turn_with_one_malformed_call_runs_the_sound_ones_and_counts_as_
     assert view.parked.failure_class is FailureClass.MODEL_BEHAVIOUR
     assert [request.step for request in script.ran] == [2]
 
-    await handle.signal(AgentRun.redrive, Redrive())
+    await handle.signal(names.REDRIVE, Redrive())
     assert (await engine.result(handle)).answer_step == 7
     assert [request.step for request in script.ran] == [2, 5]
 
@@ -111,7 +111,7 @@ async def test_a_context_that_is_full_again_right_after_summarising_parks_the_ru
     assert view.parked.cause == "the conversation does not fit the model's context window"
     assert len(script.compacted) == 1
 
-    await handle.signal(AgentRun.redrive, Redrive(model="openai:one-with-more-room"))
+    await handle.signal(names.REDRIVE, Redrive(model="openai:one-with-more-room"))
     outcome = await engine.result(handle)
     assert script.asked[-1].agent.model == "openai:one-with-more-room"
     assert len(script.compacted) == 1, "a larger model needs no further summary"
@@ -129,7 +129,7 @@ async def test_what_the_engine_decided_reaches_the_summary_and_is_not_told_twice
     script.model("support", refund, FULL, final())
     handle = await engine.start(agent())
     await engine.until(handle, lambda view: bool(view.approvals))
-    await handle.signal(AgentRun.reject, {"reason": "too much"})
+    await handle.signal(names.REJECT, {"reason": "too much"})
     await engine.result(handle)
     assert [len(request.appendices) for request in script.asked] == [0, 1, 0]
     assert [len(request.appendices) for request in script.compacted] == [1]

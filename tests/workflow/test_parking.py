@@ -8,6 +8,7 @@ from temporalio.exceptions import ApplicationError
 
 from tests.workflow.scripted import Engine, HangsUntilCancelled, Script, agent, asks_for, call, call_agent, fails, final
 from workflows.agent_run import AgentRun
+from workflows.contracts import names
 from workflows.contracts.errors import FailureClass
 from workflows.contracts.runs import Redrive, RunOutcome, RunStatus
 from workflows.run_view import AGENT_STATUS, FAILURE_CLASS
@@ -31,15 +32,16 @@ async def test_a_failing_step_is_parked_at_once_with_class_and_cause(engine: Eng
     view = await engine.parked(handle)
     assert view.status is RunStatus.PARKED
     assert view.parked is not None
-    assert view.parked.model_dump() == {
+    assert view.parked.model_dump(exclude={"chain"}) == {
         "failure_class": failure_class,
         "cause": "it went wrong",
         "step": 1,
         "what": "call_model smart",
+        "letter": 1,
     }
     assert len(script.asked) == 1
 
-    await handle.signal(AgentRun.redrive, Redrive())
+    await handle.signal(names.REDRIVE, Redrive())
     assert (await engine.result(handle)).answer_step == 1
 
 
@@ -54,7 +56,7 @@ async def test_a_bug_of_ours_is_tried_a_few_times_and_then_parked(engine: Engine
     assert view.parked is not None
     assert (view.parked.failure_class, view.parked.cause) == (FailureClass.CODE, "ZeroDivisionError: a bug")
     assert len(script.ran) == 3
-    await handle.signal(AgentRun.redrive, Redrive())
+    await handle.signal(names.REDRIVE, Redrive())
     assert (await engine.result(handle)).status is RunStatus.COMPLETED
 
 
@@ -82,7 +84,7 @@ async def test_a_parked_tool_call_can_be_skipped_with_a_result(engine: Engine, s
     assert view.parked is not None
     assert (view.parked.what, view.parked.step) == ("run_tool refund", 3)
 
-    await handle.signal(AgentRun.redrive, Redrive(action="skip", result="paid back by hand"))
+    await handle.signal(names.REDRIVE, Redrive(action="skip", result="paid back by hand"))
     assert (await engine.result(handle)).status is RunStatus.COMPLETED
     (told,) = script.asked[-1].appendices
     assert (told.step, told.call_id, told.text, told.is_error) == (3, "call_3", "paid back by hand", False)
@@ -94,7 +96,7 @@ async def test_a_skip_without_a_result_says_so_to_the_model(engine: Engine, scri
     script.tool("refund", fails(FailureClass.TOOL))
     handle = await engine.start(agent())
     await engine.parked(handle)
-    await handle.signal(AgentRun.redrive, Redrive(action="skip"))
+    await handle.signal(names.REDRIVE, Redrive(action="skip"))
     await engine.result(handle)
     assert script.asked[-1].appendices[0].text == "A person skipped this call."
 
@@ -103,10 +105,10 @@ async def test_a_model_call_cannot_be_skipped(engine: Engine, script: Script) ->
     script.model("support", fails(FailureClass.CALLER), final())
     handle = await engine.start(agent())
     before = await engine.parked(handle)
-    await handle.signal(AgentRun.redrive, Redrive(action="skip", result="made up"))
+    await handle.signal(names.REDRIVE, Redrive(action="skip", result="made up"))
     assert await engine.until(handle, lambda _: True) == before
     assert len(script.asked) == 1
-    await handle.signal(AgentRun.redrive, Redrive())
+    await handle.signal(names.REDRIVE, Redrive())
     assert (await engine.result(handle)).preview == "done"
 
 
@@ -114,7 +116,7 @@ async def test_an_abort_fails_the_run_with_its_class_and_its_totals(engine: Engi
     script.model("support", asks_for(call("find_order")), fails(FailureClass.QUOTA, "no credit left"))
     handle = await engine.start(agent())
     await engine.parked(handle)
-    await handle.signal(AgentRun.redrive, Redrive(action="abort"))
+    await handle.signal(names.REDRIVE, Redrive(action="abort"))
     with pytest.raises(WorkflowFailureError) as failure:
         await engine.result(handle)
 
@@ -142,7 +144,7 @@ async def test_an_abort_does_not_wait_for_the_other_calls_of_the_turn(engine: En
     child = engine.client.get_workflow_handle_for(AgentRun.run, f"{handle.id}.5")
     await engine.parked(child)
 
-    await handle.signal(AgentRun.redrive, Redrive(action="abort"))
+    await handle.signal(names.REDRIVE, Redrive(action="abort"))
     with pytest.raises(WorkflowFailureError) as failure:
         await engine.result(handle)
     assert isinstance(failure.value.cause, ApplicationError)
@@ -159,7 +161,7 @@ async def test_one_redrive_is_for_every_step_that_is_parked(engine: Engine, scri
         script.tool(name, fails(FailureClass.TOOL), lambda request: request.name)
     handle = await engine.start(agent())
     await engine.until(handle, lambda view: view.parked is not None and len(script.ran) == 2)
-    await handle.signal(AgentRun.redrive, Redrive())
+    await handle.signal(names.REDRIVE, Redrive())
     assert (await engine.result(handle)).status is RunStatus.COMPLETED
     assert len(script.ran) == 4
 
@@ -168,7 +170,7 @@ async def test_a_redrive_may_change_the_model_and_the_limits(engine: Engine, scr
     script.model("support", fails(FailureClass.QUOTA), final())
     handle = await engine.start(agent(steps=7))
     await engine.parked(handle)
-    await handle.signal(AgentRun.redrive, Redrive(model="anthropic:other"))
+    await handle.signal(names.REDRIVE, Redrive(model="anthropic:other"))
     await engine.result(handle)
     assert [request.agent.model for request in script.asked] == ["smart", "anthropic:other"]
     assert script.asked[-1].agent.limits.steps == 7, "limits that the redrive does not name stay"
@@ -178,12 +180,12 @@ async def test_a_redrive_of_a_run_that_is_not_parked_is_refused_without_harm(eng
     script.model("support", asks_for(call("refund", needs_approval=True)), fails(FailureClass.CALLER), final())
     handle = await engine.start(agent())
     await engine.until(handle, lambda view: bool(view.approvals))
-    await handle.signal(AgentRun.redrive, Redrive(action="abort", model="other"))
-    await handle.signal(AgentRun.approve, {})
+    await handle.signal(names.REDRIVE, Redrive(action="abort", model="other"))
+    await handle.signal(names.APPROVE, {})
 
     view = await engine.parked(handle)
     assert view.status is RunStatus.PARKED, "an order given before there was anything to order is none"
-    await handle.signal(AgentRun.redrive, Redrive())
+    await handle.signal(names.REDRIVE, Redrive())
     await engine.result(handle)
     assert {request.agent.model for request in script.asked} == {"smart"}
 
@@ -195,7 +197,7 @@ async def test_a_ruling_on_an_unknown_outcome_reaches_the_tool(engine: Engine, s
     handle = await engine.start(agent())
     for tries in (1, 2, 3):
         await engine.until(handle, lambda view, tries=tries: view.parked is not None and len(script.ran) == tries)
-        await handle.signal(AgentRun.redrive, Redrive())
+        await handle.signal(names.REDRIVE, Redrive())
     await engine.result(handle)
     assert [(request.step, request.rulings) for request in script.ran] == [(2, 0), (2, 1), (2, 1), (2, 2), (4, 0)], (
         "a retry of another failure is no ruling"
@@ -207,6 +209,6 @@ async def test_a_retry_of_any_other_failure_is_no_ruling(engine: Engine, script:
     script.tool("refund", fails(FailureClass.TOOL), lambda _: "paid back")
     handle = await engine.start(agent())
     await engine.parked(handle)
-    await handle.signal(AgentRun.redrive, Redrive())
+    await handle.signal(names.REDRIVE, Redrive())
     await engine.result(handle)
     assert [request.rulings for request in script.ran] == [0, 0]

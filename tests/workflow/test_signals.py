@@ -10,9 +10,10 @@ from temporalio.api.common.v1 import Payload, Payloads, WorkflowExecution
 from temporalio.api.workflowservice.v1 import SignalWorkflowExecutionRequest
 from temporalio.client import Client
 
-from tests.workflow.scripted import Engine, Handle, Script, agent, asks_for, call, fails, final
+from tests.workflow.scripted import Engine, Handle, Script, agent, asks_for, becomes, call, fails, final
 from workflows.contracts import names
 from workflows.contracts.errors import FailureClass
+from workflows.contracts.people import Note
 from workflows.contracts.runs import RunStatus
 
 UNREADABLE: list[Any] = [
@@ -46,6 +47,9 @@ async def test_an_unreadable_signal_changes_nothing(client: Client, engine: Engi
     for name in (names.APPROVE, names.REJECT, names.REDRIVE):
         await send(client, handle, name, payloads)
     assert await engine.until(handle, lambda view: True) == waiting
+    refused = await noted(script, 3)
+    assert [note.order for note in refused] == [names.APPROVE, names.REJECT, names.REDRIVE]
+    assert all(note.outcome == "refused" and note.reason for note in refused)
 
     await handle.signal(names.APPROVE, {})
     parked = await engine.parked(handle)
@@ -54,6 +58,12 @@ async def test_an_unreadable_signal_changes_nothing(client: Client, engine: Engi
 
     await handle.signal(names.REDRIVE, {"action": "retry"})
     assert (await engine.result(handle)).status is RunStatus.COMPLETED
+
+
+async def noted(script: Script, count: int) -> list[Note]:
+    """The record, once it has so many notes."""
+    await becomes(lambda: len(script.notes) >= count)
+    return script.notes
 
 
 async def test_a_signal_without_a_payload_means_the_defaults(client: Client, engine: Engine, script: Script) -> None:
@@ -71,10 +81,13 @@ async def test_signals_of_unknown_names_are_left_aside(engine: Engine, script: S
     script.model("support", asks_for(call("refund", needs_approval=True)), final())
     handle = await engine.start(agent())
     await engine.until(handle, lambda view: bool(view.approvals))
-    for name in ("aprove", "redrive ", "Approve", "__nothing", "ünknown"):
+    for name in ("aprove", "redrive ", "Approve", "ünknown"):
         await handle.signal(name, {"action": "abort"})
     await handle.signal(names.APPROVE, {})
     assert (await engine.result(handle)).status is RunStatus.COMPLETED
+    refused = [note for note in script.notes if note.outcome == "refused"]
+    assert [note.order for note in refused] == ["aprove", "redrive ", "Approve", "ünknown"]
+    assert all("there is no order of this name" in note.reason for note in refused)
 
 
 async def test_signals_to_a_run_that_waits_for_nothing_do_no_harm(engine: Engine, script: Script) -> None:

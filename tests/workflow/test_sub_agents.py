@@ -24,6 +24,7 @@ from tests.workflow.scripted import (
     no_call,
 )
 from workflows.agent_run import AgentRun
+from workflows.contracts import names
 from workflows.contracts.agents import Limits
 from workflows.contracts.errors import FailureClass
 from workflows.contracts.messages import Usage
@@ -113,7 +114,7 @@ async def test_a_sub_agent_that_is_cancelled_alone_parks_its_caller(engine: Engi
     assert (view.parked.what, view.parked.step) == ("agent helper", 2)
     assert "cancel" in view.parked.cause.lower()
 
-    await handle.signal(AgentRun.redrive, Redrive())
+    await handle.signal(names.REDRIVE, Redrive())
     assert (await engine.result(handle)).status is RunStatus.COMPLETED
     assert script.asked[-1].appendices[0].text == "second try"
 
@@ -143,7 +144,7 @@ async def test_a_sub_agent_that_a_person_aborts_is_told_to_its_caller(engine: En
     handle = await engine.start(agent())
     child = engine.client.get_workflow_handle_for(AgentRun.run, f"{handle.id}.2")
     await engine.parked(child)
-    await child.signal(AgentRun.redrive, Redrive(action="abort"))
+    await child.signal(names.REDRIVE, Redrive(action="abort"))
     assert (await engine.result(handle)).status is RunStatus.COMPLETED
     assert script.asked[-1].appendices[0].text == "The agent helper stopped: the provider refused"
 
@@ -164,7 +165,7 @@ async def test_waiting_for_a_person_in_a_sub_agent_does_not_count_as_its_callers
     child = engine.client.get_workflow_handle_for(AgentRun.run, f"{handle.id}.2")
     await engine.until(child, lambda view: bool(view.approvals))
     await asyncio.sleep(2)  # a run with an open child skips no time
-    await child.signal(AgentRun.approve, {})
+    await child.signal(names.APPROVE, {})
     outcome = await engine.result(handle)
     assert outcome.status is RunStatus.COMPLETED
     assert outcome.waited_s >= 2

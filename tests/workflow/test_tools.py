@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tests.workflow.scripted import Engine, Script, agent, asks_for, call, fails, final
-from workflows.agent_run import AgentRun
+from workflows.contracts import names
 from workflows.contracts.agents import Memory
 from workflows.contracts.errors import FailureClass
 from workflows.contracts.runs import Redrive, RunStatus, ToolRunRequest
@@ -42,7 +42,7 @@ async def test_one_failing_call_does_not_stop_its_neighbours(engine: Engine, scr
     script.tool("bad", fails(FailureClass.TOOL), lambda _: "mended")
     handle = await engine.start(agent())
     await engine.until(handle, lambda view: view.parked is not None and len(script.ran) == 3)
-    await handle.signal(AgentRun.redrive, Redrive())
+    await handle.signal(names.REDRIVE, Redrive())
     assert (await engine.result(handle)).status is RunStatus.COMPLETED
     assert sorted(request.name for request in script.ran) == ["a", "bad", "bad", "c"]
 

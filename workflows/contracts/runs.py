@@ -76,6 +76,8 @@ class Appendix(Frozen):
     the next model call."""
 
     step: int
+    part: int = 0
+    """Its place among the rows of its step."""
     call_id: str
     """Empty for a person's message."""
     name: str
@@ -133,6 +135,8 @@ class ModelTurn(Frozen):
     simulated: bool = False
     invalid_calls: int = 0
     """Tool calls that were malformed; the model has been told in the transcript."""
+    shared: bool = False
+    """Recorded by the run that this one was forked or reborn from: it costs nothing here, and no limit counts it."""
 
 
 class ToolRunRequest(Frozen):
@@ -197,6 +201,8 @@ class CompactOutcome(Frozen):
     unknown_usd: Decimal = Decimal(0)
     through_step: int
     """All steps up to this one are now stood for by the summary."""
+    shared: bool = False
+    """Recorded by the run that this one was forked or reborn from."""
 
 
 class Parked(Frozen):
@@ -259,7 +265,7 @@ class Carry(Frozen):
     """How many notes and dead letters the run has numbered."""
     messages: tuple[str, ...] = ()
     """What people said that the model has yet to be told."""
-    paused: bool = False
+    paused_by: str | None = None
 
 
 class RunInput(Frozen):
@@ -282,7 +288,7 @@ class RunOutcome(Frozen):
     """What an AgentRun workflow gives back; the answer itself is in the transcript at `answer_step`."""
 
     run_id: str
-    status: Literal[RunStatus.COMPLETED, RunStatus.FAILED] = RunStatus.COMPLETED
+    status: Literal[RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED] = RunStatus.COMPLETED
     agent: str
     answer_step: int | None = None
     preview: str = ""
@@ -290,7 +296,7 @@ class RunOutcome(Frozen):
     failure: Parked | None = None
     simulated: bool = False
     waited_s: float = 0
-    """Seconds spent waiting for people, which count as nobody's working time."""
+    """Seconds spent waiting for people or a batch, which count as nobody's working time."""
     taken_over_by: str | None = None
     """The person who gave the answer in the model's place."""
     undone: int = 0
@@ -315,14 +321,6 @@ class RunView(Frozen):
     """Every step that cannot go on; `parked` is the first."""
     delayed_s: float | None = None
     """About how many seconds a delayed step still waits for a limit or a budget."""
-
-
-class Decision(Frozen):
-    """A person's yes or no to one tool call; `call_id` None means all that wait."""
-
-    call_id: str | None = None
-    reason: str = ""
-    by: str = "unknown"
 
 
 class Redrive(Frozen):
