@@ -1,7 +1,7 @@
 """A process that begins and ends calls by chance: `python -m tests.integration.state.bookkeeper DSN SEED RUN=LIMIT…`.
 
-It says `ready`, begins when it is told to, and prints a line of JSON for each end. As in a provider's journal a line stands before the answer
-is recorded: so a process that is killed has billed what the books may not know.
+It says `ready`, begins when it is told to, and prints a line of JSON for each end. As in a provider's journal a line stands before the
+answer is recorded: so a process that is killed has billed what the books may not know.
 """
 
 from __future__ import annotations

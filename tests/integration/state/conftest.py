@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit, urlunsplit
@@ -24,6 +25,13 @@ alter table runs
 @pytest.fixture
 async def new_database_url(stack: RunningStack) -> AsyncIterator[str]:
     """An empty database on the shared server."""
+    async with new_database(stack) as url:
+        yield url
+
+
+@contextlib.asynccontextmanager
+async def new_database(stack: RunningStack) -> AsyncIterator[str]:
+    """An empty database on the shared server, for the length of the block."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     maintenance = await asyncpg.connect(stack.database_url)
     try:
