@@ -22,6 +22,7 @@ from activities.agents.folders import Catalog
 from activities.agents.watch import snapshot, watch
 from activities.edge import EdgeInterceptor
 from activities.identity import WORKER
+from activities.inference.call_in_batch import BatchActivities
 from activities.inference.call_model import ModelActivities
 from activities.inference.configuration import LiveSettings
 from activities.inference.gateway import Gateway
@@ -92,6 +93,7 @@ async def serving(client: Client, task_queue: str, parts: Parts, *, folders: Seq
         http = await exits.enter_async_context(contextlib.aclosing(HttpRunner(parts.environ or os.environ)))
         tools = ToolActivities(parts.database, definitions, toolbox, http)
         models = ModelActivities(gateway, definitions)
+        batches = BatchActivities(gateway, definitions)
         memory = MemoryActivities(parts.database)
         people = await exits.enter_async_context(open_people(parts.database, definitions, catalog.people, lambda: live.settings.alerts))
         await definitions.register(catalog.definitions.values(), by=WORKER)
@@ -112,6 +114,9 @@ async def serving(client: Client, task_queue: str, parts: Parts, *, folders: Seq
             activities=[
                 models.call_model,
                 models.compact_history,
+                batches.submit_batch,
+                batches.collect_batch,
+                batches.leave_batch,
                 tools.run_tool,
                 memory.recall,
                 memory.remember,

@@ -139,6 +139,15 @@ def model_call_span(
     return ModelCallSpan(signals(), f"{names.CHAT} {model}", told, measured)
 
 
+def record_batch_answer(response: ModelResponse, cost_usd: Decimal, *, provider: str, model: str, agent: str, tier: str) -> None:
+    """Count the tokens and the cost of an answer that came with a batch: it took hours, so it is no measure of a request's time."""
+    metrics = signals().metrics
+    if metrics is not None:
+        measured: Attributes = {names.OPERATION: names.CHAT, names.PROVIDER: provider, names.REQUEST_MODEL: model}
+        told = {names.RESPONSE_MODEL: response.model, names.AGENT: agent, names.TIER: tier}
+        metrics.paid(response.usage, cost_usd, measured | told)
+
+
 def tool_span(name: str, *, call_id: str | None = None, tool_type: str = "function") -> ToolSpan:
     """Trace and time one execution of a tool: `with tool_span(name, call_id=…) as span: …`."""
     attributes: Attributes = {names.OPERATION: names.EXECUTE_TOOL, names.TOOL: name, names.TOOL_TYPE: tool_type}

@@ -284,6 +284,7 @@ def _base(name: str, entry: ProviderEntry, source: Source | None) -> ProviderSet
         base_url=entry.base_url or None,
         key_variable=source.place if source else None,
         prompt_cache=entry.prompt_cache,
+        batch_api=entry.batch_api,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from temporalio import activity
 
 from workflows.contracts import names
+from workflows.contracts.batches import BatchLook, BatchPlace, BatchState
 from workflows.contracts.people import (
     Asked,
     AskRequest,
@@ -30,6 +31,24 @@ from workflows.contracts.runs import (
 @activity.defn(name=names.CALL_MODEL)
 async def call_model(request: ModelCallRequest) -> ModelTurn:
     """Answer one step by a model; a response that is paid already is given again."""
+    raise NotImplementedError
+
+
+@activity.defn(name=names.SUBMIT_BATCH)
+async def submit_batch(request: ModelCallRequest) -> BatchPlace:
+    """Put one step's model call among those that are gathered for a batch, its worst case reserved."""
+    raise NotImplementedError
+
+
+@activity.defn(name=names.COLLECT_BATCH)
+async def collect_batch(look: BatchLook) -> BatchState:
+    """Hand the batch in, or look at it; what it has brought is recorded for every run in it."""
+    raise NotImplementedError
+
+
+@activity.defn(name=names.LEAVE_BATCH)
+async def leave_batch(look: BatchLook) -> None:
+    """Give the call up: nobody waits for its answer any more."""
     raise NotImplementedError
 
 

@@ -16,7 +16,6 @@ from activities.inference.providers.connection import idempotency_header, is_sim
 from activities.inference.providers.failures import Failure
 from activities.inference.providers.openai_chat import body_of
 from activities.inference.providers.sdk_provider import SdkProvider
-from workflows.contracts.errors import StepError
 from workflows.contracts.messages import ModelRequest, ModelResponse
 
 ENDPOINT: Final = "/v1/chat/completions"
@@ -76,7 +75,7 @@ class OpenAIBatches:
         return Standing(batch.status, batch.status in _ENDED)
 
     async def results(self, provider_batch_id: str, requests: Mapping[str, ModelRequest]) -> list[BatchResult]:
-        """Read both files; a batch that failed as a whole has none, and fails each of its requests."""
+        """Read both files; a batch that failed as a whole has none, and has done none of its requests."""
         with self._provider.translating():
             batch = await self._client.batches.retrieve(provider_batch_id)
             found = {}
@@ -111,10 +110,9 @@ class OpenAIBatches:
         errors = batch.errors.data if batch.errors and batch.errors.data else []
         if batch.status != "failed" or not errors:
             return BatchResult(custom_id, not_done=batch.status)
-        return BatchResult(custom_id, error=self._whole_failed(errors[0].code or "", errors[0].message or "", request))
-
-    def _whole_failed(self, code: str, message: str, request: ModelRequest) -> StepError:
-        return self._provider.refused(Failure(400, code=code, message=message), request)
+        # It says nothing of this request: one line, or the account's limit for batches, may have failed them all.
+        refused = self._provider.refused(Failure(400, code=errors[0].code or "", message=errors[0].message or ""), request)
+        return BatchResult(custom_id, not_done=f"failed as a whole: {refused}")
 
 
 def _lines(text: str) -> Iterator[dict[str, Any]]:

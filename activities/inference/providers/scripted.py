@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from activities.inference.providers.protocol import Progress
+from activities.inference.providers.scripted_batches import ScriptedBatches
 from activities.inference.providers.wire import estimated_usage
 from workflows.contracts.errors import FailureClass, StepError
 from workflows.contracts.messages import FinishReason, ModelRequest, ModelResponse, ToldLimit, ToolCall, Usage
@@ -49,11 +50,13 @@ class ScriptedModel:
 
     An answer is text, a `ScriptedAnswer`, a whole `ModelResponse`, an exception to raise, or a function (sync or async) of
     the request that gives one of these. When the list is used up the next call fails with a `StepError` of class `caller`,
-    which parks the run where the test can see it. Every answer is marked as simulated.
+    which parks the run where the test can see it. Every answer is marked as simulated. With `in_batches` it has a Batch API too,
+    whose answers come from the same list.
     """
 
-    def __init__(self, answers: Iterable[Script], *, name: str = "scripted") -> None:
+    def __init__(self, answers: Iterable[Script], *, name: str = "scripted", in_batches: bool = False) -> None:
         self._name = name
+        self.batches = ScriptedBatches(self.complete) if in_batches else None
         self._left = deque(answers)
         self.requests: list[ModelRequest] = []
 

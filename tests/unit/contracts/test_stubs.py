@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 import pytest
 from temporalio import activity
 
+from activities.inference.call_in_batch import BatchActivities
 from activities.inference.call_model import ModelActivities
 from activities.memory.remember import MemoryActivities
 from activities.tools.run_tool import ToolActivities
@@ -18,6 +19,9 @@ from workflows.contracts import names, stubs
 STUBS: dict[str, Callable[..., Any]] = {
     names.CALL_MODEL: stubs.call_model,
     names.COMPACT: stubs.compact_history,
+    names.SUBMIT_BATCH: stubs.submit_batch,
+    names.COLLECT_BATCH: stubs.collect_batch,
+    names.LEAVE_BATCH: stubs.leave_batch,
     names.RUN_TOOL: stubs.run_tool,
     names.RECALL: stubs.recall,
     names.REMEMBER: stubs.remember,
@@ -25,6 +29,9 @@ STUBS: dict[str, Callable[..., Any]] = {
 IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
     names.CALL_MODEL: ModelActivities.call_model,
     names.COMPACT: ModelActivities.compact_history,
+    names.SUBMIT_BATCH: BatchActivities.submit_batch,
+    names.COLLECT_BATCH: BatchActivities.collect_batch,
+    names.LEAVE_BATCH: BatchActivities.leave_batch,
     names.RUN_TOOL: ToolActivities.run_tool,
     names.RECALL: MemoryActivities.recall,
     names.REMEMBER: MemoryActivities.remember,
