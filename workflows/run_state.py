@@ -12,7 +12,9 @@ REMEMBERED_CALLS = 32
 
 
 def add_call(totals: Totals, call: ModelTurn | CompactOutcome) -> Totals:
-    """The totals with one model call more."""
+    """The totals with one model call more; one that is shared with another run was counted there."""
+    if call.shared:
+        return totals
     return totals.model_copy(
         update={
             "steps": totals.steps + 1,

@@ -46,6 +46,8 @@ def static_details(given: RunInput) -> str:
     ]
     if given.parent_run_id:
         lines.append(f"**Part of** run `{given.parent_run_id}`")
+    if given.origin:
+        lines.append(f"**Origin** {given.origin}")
     return "\n\n".join(lines)
 
 

@@ -27,8 +27,9 @@ MAX_DEPTH = 5
 
 async def run_tools(course: Course, turn: ModelTurn) -> None:
     """Run all calls of a turn side by side; a hand-over takes effect after them."""
-    while course.totals.steps + len(turn.calls) > course.agent.limits.steps:
-        await course.stop_at_limit(f"limit steps: {course.agent.limits.steps} would be passed by {len(turn.calls)} tool calls")
+    new = sum(not call.done for call in turn.calls)
+    while course.totals.steps + new > course.agent.limits.steps:
+        await course.stop_at_limit(f"limit steps: {course.agent.limits.steps} would be passed by {new} tool calls")
     handed_over: ToolCallRef | None = None
     steps = []
     for call in turn.calls:
@@ -39,7 +40,7 @@ async def run_tools(course: Course, turn: ModelTurn) -> None:
         else:
             course.append(call, "The conversation is handed over to one agent at a time.", is_error=True)
     course.now(course.step, "running " + ", ".join(call.name for call in turn.calls))
-    course.totals = course.totals.model_copy(update={"steps": course.totals.steps + len(turn.calls)})
+    course.totals = course.totals.model_copy(update={"steps": course.totals.steps + new})
     with course.clock.waits_of_sub_runs_forgiven():
         await _all(steps)
     if handed_over is not None and handed_over.agent is not None:

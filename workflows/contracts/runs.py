@@ -279,6 +279,7 @@ class RunInput(Frozen):
     priority: Priority = Priority.NORMAL
     depth: int = Field(default=0, ge=0)
     recall: bool = True
+    """Whether memories are put before the conversation, where the agent has any: a fork has those of the run it was forked from."""
     origin: str | None = Field(default=None, exclude_if=lambda origin: origin is None)
     """In words, the run that this one was forked or reborn from."""
     carry: Carry | None = None
@@ -348,6 +349,8 @@ class Redrive(Frozen):
     """With `abort`: what the run's tools did is undone first, last effect first."""
     by: str = "unknown"
     reason: str = ""
+    id: str = Field(default="", max_length=100)
+    """Names this very order: what comes twice under one id, as by update and by signal, counts once."""
 
 
 class ToolArguments(Frozen):
