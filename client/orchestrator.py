@@ -21,11 +21,15 @@ from client.budgets import BudgetReport
 from client.cache import CacheControl
 from client.configuring import Configuration
 from client.costs import CostReport, Wanted
+from client.dead_letters import DeadLetters
 from client.events import RunEvent
 from client.inputs import Input
 from client.limits import LimitsReport
 from client.models import ModelsReport
-from client.run import DEFAULT_BY, RedriveOptions, Run
+from client.orders import DEFAULT_BY
+from client.people import Inbox
+from client.redriving import RedriveOptions
+from client.run import Run
 from client.settings import Settings
 from client.temporal import calls_named
 from client.visibility import RunSummary
@@ -37,6 +41,7 @@ from workflows.contracts.agents import AgentDefinition, Limits, PinnedAgent
 from workflows.contracts.errors import InvalidInputError
 from workflows.contracts.inference import Priority
 from workflows.contracts.messages import Message, Role
+from workflows.contracts.people import Verdict
 from workflows.contracts.redaction import redact
 from workflows.contracts.runs import RunInput, RunStatus
 
@@ -95,6 +100,16 @@ class Orchestrator:
     def cache(self) -> CacheControl:
         """The response cache: what it saved, what is in it, and throwing answers away."""
         return CacheControl(self._backend)
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """Steps that cannot go on: which there are, and letting them go on, one by one or many at once."""
+        return DeadLetters(self._backend)
+
+    @property
+    def inbox(self) -> Inbox:
+        """What waits for people over all runs, deciding on many at once, and the record of who decided what."""
+        return Inbox(self._backend)
 
     @property
     def config(self) -> Configuration:
@@ -206,17 +221,17 @@ class Orchestrator:
         """Ask a run to stop; see `Run.cancel`."""
         await Run(run_id, self._backend).cancel()
 
-    async def approve(self, run_id: str, call_id: str | None = None, *, reason: str = "", by: str = DEFAULT_BY) -> None:
+    async def approve(self, run_id: str, call_id: str | None = None, *, reason: str = "", by: str = DEFAULT_BY) -> Verdict:
         """Say yes to one waiting tool call of a run, or to all; see `Run.approve`."""
-        await Run(run_id, self._backend).approve(call_id, reason=reason, by=by)
+        return await Run(run_id, self._backend).approve(call_id, reason=reason, by=by)
 
-    async def reject(self, run_id: str, call_id: str | None = None, *, reason: str = "", by: str = DEFAULT_BY) -> None:
+    async def reject(self, run_id: str, call_id: str | None = None, *, reason: str = "", by: str = DEFAULT_BY) -> Verdict:
         """Say no to one waiting tool call of a run, or to all; see `Run.reject`."""
-        await Run(run_id, self._backend).reject(call_id, reason=reason, by=by)
+        return await Run(run_id, self._backend).reject(call_id, reason=reason, by=by)
 
-    async def redrive(self, run_id: str, **options: Unpack[RedriveOptions]) -> None:
+    async def redrive(self, run_id: str, **options: Unpack[RedriveOptions]) -> Verdict:
         """Let a parked run go on; see `Run.redrive`."""
-        await Run(run_id, self._backend).redrive(**options)
+        return await Run(run_id, self._backend).redrive(**options)
 
     async def list(
         self,

@@ -3,47 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
-from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
+from collections.abc import AsyncIterator
+from typing import TypeVar, Unpack, overload
 
-from pydantic import ValidationError
-from temporalio.service import RPCError, RPCStatusCode
-
-from client import events, reports, results, visibility
+from client import events, orders, redriving, reports, results, visibility
 from client.backend import Backend
 from client.events import RunEvent
+from client.orders import RunOrders
+from client.redriving import RedriveOptions
 from client.reports import RunReport
 from client.steps import StepReport
-from client.temporal import calls_named
 from client.visibility import RunSummary
-from workflows.contracts import names
-from workflows.contracts.agents import Limits
-from workflows.contracts.errors import InvalidInputError, RunStateError, UnknownRunError
-from workflows.contracts.people import Decision
-from workflows.contracts.redaction import redact
-from workflows.contracts.runs import Redrive, RunOutcome, RunStatus, RunView
+from workflows.contracts.errors import RunStateError
+from workflows.contracts.people import Verdict
+from workflows.contracts.runs import RunOutcome, RunStatus, RunView
 
 T = TypeVar("T")
 
-DEFAULT_BY = "client"
 
-
-class RedriveOptions(TypedDict, total=False):
-    """How a parked run goes on."""
-
-    action: Literal["retry", "skip", "abort"]
-    """`retry` the step (as it is when left out), `skip` it (a tool call only), or `abort` the run."""
-    limits: Limits | None
-    """New limits, where the old ones were reached."""
-    model: str | None
-    """Another model or tier for the rest of the run."""
-    result: str
-    """For `skip`: what the model is told the tool call gave."""
-    by: str
-    """Who says so."""
-
-
-class Run:
+class Run(RunOrders):
     """A handle of one run. It holds no state: every call asks Temporal and the database afresh."""
 
     def __init__(self, run_id: str, backend: Backend) -> None:
@@ -150,65 +128,19 @@ class Run:
         with self._named():
             await self._backend.handle(self.id).cancel()
 
-    async def approve(self, call_id: str | None = None, *, reason: str = "", by: str = DEFAULT_BY) -> None:
-        """Say yes to one waiting tool call, or to all that wait.
+    async def redrive(self, **options: Unpack[RedriveOptions]) -> Verdict:
+        """Let a parked run go on from the step it is parked at, or all such steps; `RedriveOptions` says what may be changed.
 
         Raises:
-            RunStateError: nothing waits for a yes or no, or not this call.
+            RunStateError: it is not parked, or refuses the order; says why.
             UnknownRunError: no such run.
+            ArgumentsError: the arguments do not fit the tool's schema.
+            InvalidInputError: the order cannot be used; names the field.
         """
-        await self._decide(names.APPROVE, Decision(call_id=call_id, reason=redact(reason), by=by))
+        return await redriving.redrive(self._backend, self.id, None, options)
 
-    async def reject(self, call_id: str | None = None, *, reason: str = "", by: str = DEFAULT_BY) -> None:
-        """Say no to one waiting tool call, or to all that wait; the reason is told to the model.
-
-        Raises:
-            RunStateError: nothing waits for a yes or no, or not this call.
-            UnknownRunError: no such run.
-        """
-        await self._decide(names.REJECT, Decision(call_id=call_id, reason=redact(reason), by=by))
-
-    async def redrive(self, **options: Unpack[RedriveOptions]) -> None:
-        """Let a parked run go on from the step it is parked at: `action`, `limits`, `model`, `result`, `by`.
-
-        Raises:
-            RunStateError: it is not parked.
-            UnknownRunError: no such run.
-        """
-        status = await self.status()
-        if status is not RunStatus.PARKED:
-            raise RunStateError(f"Run {self.id} is not parked, it is {_words(status)}: there is nothing to redrive.")
-        try:
-            order = Redrive.model_validate({"by": DEFAULT_BY, **options})
-        except ValidationError as error:
-            raise InvalidInputError(f"This is no order for a parked run: {error.errors()[0]['msg']}.") from error
-        with self._named():
-            await self._backend.handle(self.id).signal(names.REDRIVE, order.model_copy(update={"result": redact(order.result)}))
-
-    async def _decide(self, signal: Any, decision: Decision) -> None:
-        status = await self.status()
-        if status not in (RunStatus.WAITING_APPROVAL, RunStatus.PARKED):
-            raise RunStateError(f"Run {self.id} waits for no approval: it is {_words(status)}.")
-        if decision.call_id is not None:
-            waiting = [approval.call_id for approval in (await self.view()).approvals]
-            if decision.call_id not in waiting:
-                raise RunStateError(
-                    f"No call {decision.call_id!r} of run {self.id} waits for an approval; waiting: {', '.join(waiting) or 'none'}."
-                )
-        with self._named():
-            await self._backend.handle(self.id).signal(signal, decision)
-
-    @contextlib.contextmanager
-    def _named(self) -> Iterator[None]:
-        try:
-            with calls_named(self._backend.settings):
-                yield
-        except RPCError as error:
-            if error.status == RPCStatusCode.NOT_FOUND and "completed" in error.message:
-                raise RunStateError(f"Run {self.id} has ended already.") from error
-            if error.status in (RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT):
-                raise UnknownRunError(f"Temporal has no run {self.id!r}: `holdfast runs` lists them.") from error
-            raise
+    def _named(self) -> contextlib.AbstractContextManager[None]:
+        return orders.named(self._backend, self.id)
 
 
 def _words(status: RunStatus) -> str:

@@ -281,7 +281,10 @@ async def settle_orphans(database: Database, older_than_s: float) -> int:
 
 
 def _appendix(appendix: Appendix) -> dict[str, Any]:
-    message = Message(role=Role.TOOL, call_id=appendix.call_id, text=appendix.text, is_error=appendix.is_error)
+    if appendix.call_id:
+        message = Message(role=Role.TOOL, call_id=appendix.call_id, text=appendix.text, is_error=appendix.is_error)
+    else:
+        message = Message(role=Role.USER, text=appendix.text)
     return transcripts.row(appendix.step, message) | {"child_run_id": appendix.child_run_id}
 
 

@@ -1,4 +1,4 @@
-"""Commands by which people decide: `cancel`, `approve`, `reject`, `redrive`."""
+"""Commands by which people end a run or let it go on: `cancel`, `redrive`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from client.command_line.exits import ExitCode
+from client.command_line.limit_options import changed_limits
 from client.command_line.options import AsJson, person
 from client.command_line.terminal import put_json, say
 from workflows.contracts.errors import InvalidInputError
@@ -24,50 +25,6 @@ def cancel(run: str, /, *, json: AsJson = False) -> int:
         run: The run's id.
     """
     return _order(run, lambda found: found.cancel(), {"ordered": "cancel"}, f"Run {run} was asked to stop.", json)
-
-
-def approve(
-    run: str,
-    call: str | None = None,
-    /,
-    *,
-    reason: str = "",
-    by: str | None = None,
-    json: AsJson = False,
-) -> int:
-    """Say yes to a tool call that waits for a person.
-
-    Args:
-        run: The run's id.
-        call: The call's id; without it all calls of the run that wait.
-        reason: Why, for the record.
-        by: Who says so; you, if left out.
-    """
-    who = by or person()
-    told = f"Approved {call or 'all waiting calls'} of run {run}."
-    return _order(run, lambda found: found.approve(call, reason=reason, by=who), {"ordered": "approve", "call_id": call}, told, json)
-
-
-def reject(
-    run: str,
-    call: str | None = None,
-    /,
-    *,
-    reason: str = "",
-    by: str | None = None,
-    json: AsJson = False,
-) -> int:
-    """Say no to a tool call that waits for a person; the reason is told to the model.
-
-    Args:
-        run: The run's id.
-        call: The call's id; without it all calls of the run that wait.
-        reason: Why; the model reads it.
-        by: Who says so; you, if left out.
-    """
-    who = by or person()
-    told = f"Rejected {call or 'all waiting calls'} of run {run}."
-    return _order(run, lambda found: found.reject(call, reason=reason, by=who), {"ordered": "reject", "call_id": call}, told, json)
 
 
 def redrive(
@@ -91,7 +48,7 @@ def redrive(
         limit: A new limit, as in steps=100 or cost_usd=2.50 (many allowed); the others stay.
         by: Who says so; you, if left out.
     """
-    changed = _limits(limit or [])
+    changed = changed_limits(limit or [])
 
     async def order(found: Run) -> None:
         options: dict[str, Any] = {"limits": await _changed_limits(found, changed)} if changed else {}
@@ -110,17 +67,6 @@ def _order(run: str, order: Callable[[Run], Awaitable[None]], told_json: dict[st
         return ExitCode.OK
 
     return asyncio.run(given())
-
-
-def _limits(given: list[str]) -> dict[str, str]:
-    from workflows.contracts.agents import Limits
-
-    changed = dict(pair.partition("=")[::2] for pair in given)
-    for name, value in changed.items():
-        if name not in Limits.model_fields or not value:
-            known = ", ".join(Limits.model_fields)
-            raise InvalidInputError(f"--limit must be NAME=VALUE with a name of {known}; it is {name}={value}.")
-    return changed
 
 
 async def _changed_limits(found: Run, changed: dict[str, str]) -> Any:

@@ -28,6 +28,8 @@ class Order(Frozen):
     by: str = Field(default=NOBODY, max_length=200)
     """Who gives it. Whoever may send signals to the server may claim a name: docs/explanation/people.md says what that is worth."""
     reason: Text = ""
+    id: str = Field(default="", max_length=100)
+    """Names this very order: what comes twice under one id, as by update and by signal, counts once."""
 
 
 class Decision(Order):
@@ -109,8 +111,8 @@ ORDERS: Final[Mapping[str, type[Frozen]]] = MappingProxyType(
 )
 """Signal → what it takes: one JSON object, or nothing for the defaults."""
 
-Outcome = Literal["accepted", "counted", "duplicate", "late", "refused"]
-"""`counted`: one yes of several that are needed."""
+Outcome = Literal["accepted", "counted", "duplicate", "late", "refused", "sent"]
+"""`counted`: one yes of several that are needed. `sent` is the client's word: Temporal has it, and no worker has read it yet."""
 
 
 class Verdict(Frozen):
