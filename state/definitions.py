@@ -50,6 +50,26 @@ class Definitions:
                 await _make_current(connection, definition, by)
         self._current.clear()
 
+    async def keep(self, definition: AgentDefinition) -> None:
+        """Store a definition without making it current: runs that are given it find it by its hash."""
+        async with self._database.transaction() as connection:
+            await _store(connection, definition)
+
+    async def version(self, name: str, version: str) -> AgentDefinition:
+        """The newest definition of this name and version, or the one with this hash.
+
+        Raises:
+            UnknownAgentError: there is none; names the versions there are.
+        """
+        rows = await self._database.fetch(
+            "select definition_hash, version, body from definitions where name = $1 order by created_at desc, definition_hash", name
+        )
+        for row in rows:
+            if version in (row["version"], row["definition_hash"]):
+                return self._remember(row["definition_hash"], row["body"])
+        known = ", ".join(dict.fromkeys(row["version"] for row in rows)) or "none"
+        raise UnknownAgentError(f"No version or hash {version!r} of agent {name!r} is stored; stored versions are {known}.")
+
     async def by_hash(self, definition_hash: str) -> AgentDefinition:
         """The definition with this content.
 
