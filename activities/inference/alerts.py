@@ -24,7 +24,6 @@ from workflows.contracts.redaction import redact_value
 log = structlog.get_logger("holdfast.alerts")
 
 WAITING_AT_MOST: Final = 1_000
-KEPT_DAYS: Final = 40
 
 _CLAIM: Final = """insert into alerts (kind, subject, period, raised_by)
 values ($1, $2, coalesce(nullif($3, ''), to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24')), $4)
@@ -85,7 +84,6 @@ class Alerts:
     async def _claimed(self, alert: Alert) -> str | None:
         """Its period, where nobody else gives it. With the database away every worker gives its own: twice is better than never."""
         try:
-            await self._database.execute("delete from alerts where raised_at < clock_timestamp() - make_interval(days => $1)", KEPT_DAYS)
             period: str | None = await self._database.fetchval(_CLAIM, alert.kind, alert.subject, alert.period, WORKER)
         except UnavailableError:
             return alert.period or datetime.now(UTC).strftime("%Y-%m-%dT%H")

@@ -1,33 +1,23 @@
-"""Opens what the calls of a worker share with those of all others: limiter, breakers, cache, budgets' pressure, the sweep of the books."""
+"""Opens what the calls of a worker share with those of all others: limiter, breakers, cache, budgets' pressure, the housekeeping."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any, Final
-
-import structlog
+from typing import Any
 
 from activities.inference.alerts import Alerts
 from activities.inference.breakers import Breakers
 from activities.inference.cache import ResponseCache
 from activities.inference.configuration import LiveSettings
 from activities.inference.gateway import Shared
+from activities.inference.housekeeping import housekeeping
 from activities.inference.limiter import Limiter
 from activities.inference.pressure import Pressure
 from activities.inference.semantic import SemanticCache
-from state import model_calls
 from state.notices import Notices
 from state.pool import Database
-from workflows.contracts import policies
-from workflows.contracts.errors import UnavailableError
 from workflows.contracts.inference import InferenceSettings
-
-log = structlog.get_logger("holdfast.inference")
-
-SWEEP_EVERY_S: Final = 60.0
-ORPHANED_AFTER_S: Final = policies.MODEL_CALL.start_to_close_s + policies.RECORD_FOR_S + 60.0
 
 
 @contextlib.asynccontextmanager
@@ -52,8 +42,7 @@ async def open_shared(database: Database, notices: Notices, live: LiveSettings) 
             semantic.configured()
 
         live.on_change(take)
-        sweeping = asyncio.create_task(_sweep(database))
-        exits.callback(sweeping.cancel)
+        await exits.enter_async_context(housekeeping(database, lambda: live.settings.retention))
         yield Shared(limiter=limiter, breakers=breakers, cache=cache, semantic=semantic, pressure=pressure)
 
 
@@ -64,16 +53,3 @@ def _once_an_hour(alerts: Alerts) -> Any:
         alerts.raise_(kind, str(fields.get("scope", "")), **fields)
 
     return tell
-
-
-async def _sweep(database: Database) -> None:
-    """Settle what calls have left open whose runs ended before anybody could."""
-    while True:
-        await asyncio.sleep(SWEEP_EVERY_S)
-        try:
-            if found := await model_calls.settle_orphans(database, ORPHANED_AFTER_S):
-                log.warning("books.orphans_settled", calls=found)
-        except UnavailableError:
-            log.warning("books.sweep_waits_for_database")
-        except Exception as error:  # whatever it was, the next sweep must come
-            log.error("books.sweep_failed", error_type=type(error).__name__, exc_info=error)

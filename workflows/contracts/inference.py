@@ -314,6 +314,15 @@ class AlertSettings(Frozen):
     """How long a dead letter may stay open, in seconds, before it is told of; then once a day."""
 
 
+class RetentionSettings(Frozen):
+    """How long is kept what nobody needs to go on. What runs hold (transcripts, answers of calls of families that go on) is not touched."""
+
+    books_days: int = Field(default=400, ge=62)
+    """Model calls, with what they cost, and the periods of budgets. An old run whose calls are gone can be neither forked nor reborn."""
+    notes_days: int = Field(default=60, ge=2)
+    """Alerts that were given, cached answers past their time, limits that nobody has asked for, keys of workers that have ended."""
+
+
 class UnknownPrice(Frozen):
     """A declared price for models that no table knows."""
 
@@ -339,6 +348,7 @@ class InferenceSettings(Frozen):
     limiter: LimiterSettings = LimiterSettings()
     batch: BatchSettings = BatchSettings()
     alerts: AlertSettings = AlertSettings()
+    retention: RetentionSettings = RetentionSettings()
     unknown_price: UnknownPrice | None = None
     """None: a model without a price is refused."""
     flags: dict[str, bool | int | float | str] = {}

@@ -75,6 +75,7 @@ def test_every_field_of_models_yaml_is_told() -> None:
         "breakers": inference.BreakerSettings,
         "cache": inference.CacheSettings,
         "limiter": inference.LimiterSettings,
+        "retention": inference.RetentionSettings,
         "alerts": inference.AlertSettings,
         "unknown_price": inference.UnknownPrice,
     }
