@@ -24,6 +24,7 @@ class DeadLetter:
     agent_version: str
     definition_hash: str
     model: str
+    limits: dict[str, Any]
     user_id: str | None
     failure_class: str
     cause: str
@@ -50,7 +51,7 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class LetterFilter:
     """Which ones; None leaves a choice open."""
 
     state: State | None = "open"
@@ -82,7 +83,7 @@ and ($11::double precision is null or parked_at >= clock_timestamp() - make_inte
 and ($12::timestamptz is null or filed_at <= $12)"""
 
 
-async def find(database: Database, wanted: Wanted, *, limit: int, after: DeadLetter | None = None) -> list[DeadLetter]:
+async def find(database: Database, wanted: LetterFilter, *, limit: int, after: DeadLetter | None = None) -> list[DeadLetter]:
     """Those that fit, oldest first; the next page begins after the last of this one."""
     rows = await database.fetch(
         f"select {_COLUMNS} from dead_letters where {_FITS} "  # noqa: S608 - our own names and text
@@ -96,7 +97,7 @@ async def find(database: Database, wanted: Wanted, *, limit: int, after: DeadLet
     return [_letter(row) for row in rows]
 
 
-async def count(database: Database, wanted: Wanted) -> int:
+async def count(database: Database, wanted: LetterFilter) -> int:
     """How many fit."""
     found: int = await database.fetchval(f"select count(*) from dead_letters where {_FITS}", *_given(wanted))  # noqa: S608 - our own text
     return found
@@ -123,6 +124,23 @@ async def standing(database: Database, letters: Sequence[tuple[str, int]]) -> di
     return {(row["run_id"], row["letter"]): (row["state"], row["settled_by"]) for row in rows}
 
 
+_REFUSALS: Final = """
+select distinct on (l.run_id, l.letter) l.run_id, l.letter, d.reason
+  from unnest($1::text[], $2::integer[]) named (run_id, letter)
+  join dead_letters l using (run_id, letter)
+  join decisions d on d.run_id = l.run_id and d.step = l.step and d.order_name = 'redrive' and d.outcome = 'refused' and d.by = $3
+                  and d.recorded_at >= $4
+ order by l.run_id, l.letter, d.decision_id desc"""
+
+
+async def refusals(database: Database, letters: Sequence[tuple[str, int]], *, by: str, since: datetime) -> list[tuple[str, str]]:
+    """Which of the named ones their runs have refused to settle since then, when this person ordered it; and why."""
+    if not letters:
+        return []
+    rows = await database.fetch(_REFUSALS, [run_id for run_id, _ in letters], [letter for _, letter in letters], by, since)
+    return [(f"{row['run_id']}:{row['letter']}", row["reason"]) for row in rows]
+
+
 async def take_old(database: Database, *, older_than_s: float, again_after_s: float, limit: int) -> list[DeadLetter]:
     """Claim those that are open for longer, to be told of; each again only when as much time has passed, over all workers."""
     rows = await database.fetch(
@@ -139,8 +157,8 @@ async def take_old(database: Database, *, older_than_s: float, again_after_s: fl
     return [_letter(row) for row in rows]
 
 
-def _given(wanted: Wanted) -> tuple[Any, ...]:
-    return tuple(getattr(wanted, name) for name in Wanted.__dataclass_fields__)
+def _given(wanted: LetterFilter) -> tuple[Any, ...]:
+    return tuple(getattr(wanted, name) for name in LetterFilter.__dataclass_fields__)
 
 
 def _letter(row: Any) -> DeadLetter:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from state import transcripts
-from state.dead_letter_lists import State
+from state.dead_letter_lists import DeadLetter, State
 from state.pool import Connection
 from workflows.contracts import names
 from workflows.contracts.errors import FailureClass
@@ -21,8 +21,8 @@ _STATE_AFTER: Final[dict[str, State]] = {"retry": "redriven", "skip": "skipped",
 
 _FILE: Final = """
 insert into dead_letters (run_id, letter, step, tenant, agent, agent_version, definition_hash, model, user_id, failure_class, cause, chain,
-                          what, tool, call_id, model_step, parked_at)
-select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17 where exists (select from runs where run_id = $1)
+                          what, tool, call_id, model_step, parked_at, limits)
+select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18 where exists (select from runs where run_id = $1)
 on conflict do nothing
 returning true"""
 
@@ -80,6 +80,7 @@ async def file(connection: Connection, request: RecordRequest, filed: Filed) -> 
         filed.call_id,
         filed.model_step,
         filed.at,
+        agent.limits.model_dump(mode="json"),
     )
     if new is None:
         return False
@@ -119,15 +120,36 @@ async def settle(connection: Connection, request: RecordRequest, note: Note) -> 
     if note.action in ("skip", "not_done"):
         for row in settled:
             if row["failure_class"] == FailureClass.UNKNOWN_OUTCOME:
-                await _rule(connection, request, row["step"], note)
+                about = (request.tenant, request.run_id, int(row["step"]))
+                await _rule(connection, about, action=note.action, by=note.by, reason=note.reason, result=note.result)
     return len(settled)
 
 
+async def settle_by_hand(connection: Connection, letter: DeadLetter, *, action: str, by: str, reason: str, result: str) -> bool:
+    """Settle what is left of a run that has ended, without the run; False when it is settled already."""
+    settled = await connection.fetchval(
+        "update dead_letters set state = $3, settled_at = clock_timestamp(), settled_by = $4, reason = $5, result = $6 "
+        "where run_id = $1 and letter = $2 and state = 'open' returning true",
+        letter.run_id,
+        letter.letter,
+        _STATE_AFTER[action],
+        _stored(by),
+        _stored(reason),
+        _stored(result),
+    )
+    if settled and action in ("skip", "not_done"):
+        await _rule(connection, (letter.tenant, letter.run_id, letter.step), action=action, by=by, reason=reason, result=result)
+    return bool(settled)
+
+
 async def withdraw(connection: Connection, run_id: str, by: str, reason: str = "") -> int:
-    """Close what is still open of a run that has ended otherwise; how many letters that were."""
+    """Close what a run has still open that has ended otherwise; how many letters that were.
+
+    What was filed at its end, with a number below 0, stays open: an effect of unknown outcome is still to be found out.
+    """
     tag = await connection.execute(
         "update dead_letters set state = 'withdrawn', settled_at = clock_timestamp(), settled_by = $2, reason = $3 "
-        "where run_id = $1 and state = 'open'",
+        "where run_id = $1 and state = 'open' and letter >= 0",
         run_id,
         by,
         _stored(reason),
@@ -145,25 +167,26 @@ async def _input(connection: Connection, run_id: str, filed: Filed) -> dict[str,
     return messages
 
 
-async def _rule(connection: Connection, request: RecordRequest, step: int, note: Note) -> None:
-    ruling = "done" if note.action == "skip" else "not_done"
-    told = transcripts.clean(Message(role=Role.TOOL, text=note.result or "A person says that it was done."))
+async def _rule(connection: Connection, about: tuple[str, str, int], *, action: str, by: str, reason: str, result: str) -> None:
+    tenant, run_id, step = about
+    ruling = "done" if action == "skip" else "not_done"
+    told = transcripts.clean(Message(role=Role.TOOL, text=result or "A person says that it was done."))
     unknown = await connection.fetch(
         f"select tool, key from effects where tenant = $3 and state = 'unknown' "  # noqa: S608 - our own text
         f"and ((run_id = $1 and step = $2) or {_UNKNOWN_OF_STEP})",
-        request.run_id,
+        run_id,
         step,
-        request.tenant,
+        tenant,
     )
     for effect in unknown:
         await connection.fetchval(
             "select rule_effect($1, $2, $3, $4, $5, $6, $7)",
-            request.tenant,
+            tenant,
             effect["tool"],
             effect["key"],
             ruling,
-            note.by,
-            _stored(note.reason),
+            by,
+            _stored(reason),
             transcripts.as_json(told) if ruling == "done" else None,
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from state import dead_letter_lists, dead_letters, effects, model_calls, runs, transcripts
-from state.dead_letter_lists import DeadLetter, Wanted
+from state.dead_letter_lists import DeadLetter, LetterFilter
 from state.effects import Claim
 from state.pool import Database
 from state.runs import NewRun
@@ -199,7 +199,7 @@ async def test_letters_are_found_by_what_they_are(database: Database) -> None:
     await file(database, record(two, tenant, user="bob", agent=agent("clerk")), quota)
 
     async def found(**fields: Any) -> list[str]:
-        wanted = Wanted(tenant=tenant, **fields)
+        wanted = LetterFilter(tenant=tenant, **fields)
         letters = await dead_letter_lists.find(database, wanted, limit=10)
         assert await dead_letter_lists.count(database, wanted) == len(letters)
         return [letter.run_id for letter in letters]
@@ -225,7 +225,7 @@ async def test_pages_tell_every_letter_once(database: Database) -> None:
         await file(database, record(run_id, tenant), filed(letter, at=at))
     seen: list[int] = []
     last: DeadLetter | None = None
-    while page := await dead_letter_lists.find(database, Wanted(tenant=tenant), limit=3, after=last):
+    while page := await dead_letter_lists.find(database, LetterFilter(tenant=tenant), limit=3, after=last):
         seen += [letter.letter for letter in page]
         last = page[-1]
     assert seen == list(range(1, 8))
