@@ -20,6 +20,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkflowRunner
 from activities.agents import folders as agent_folders
 from activities.agents.folders import Catalog
 from activities.agents.watch import snapshot, watch
+from activities.dead_letters.reporting import open_reporter
 from activities.edge import EdgeInterceptor
 from activities.identity import WORKER
 from activities.inference.call_in_batch import BatchActivities
@@ -88,6 +89,7 @@ async def serving(client: Client, task_queue: str, parts: Parts, *, folders: Seq
             gateway = Gateway(parts.database, *inference.take(live.settings), shared)
             await exits.enter_async_context(inference.following(parts.database, shared.breakers.renewed if shared.breakers else None))
             live.on_change(lambda settings: gateway.configure(*inference.take(settings)))
+            await exits.enter_async_context(open_reporter(parts.database, lambda: live.settings.alerts))
         else:
             gateway = Gateway(parts.database, *parts.inference)
         http = await exits.enter_async_context(contextlib.aclosing(HttpRunner(parts.environ or os.environ)))
