@@ -182,6 +182,8 @@ class Limiter:
             batch = pack(gathered, asks, self._held)
             settings = self._settings
             taken = await limits.take(self._database, batch, self._worker, settings.in_process_wait_s, settings.told_holds_s)
+            if asks:
+                self._answer(asks, batch, taken)
         except UnavailableError:
             self._keep(gathered, asks)
             raise
@@ -190,8 +192,6 @@ class Limiter:
                 if not each.answer.done():
                     each.answer.set_exception(error)
             log.exception("limiter.batch_failed", asks=len(asks))
-            return
-        self._answer(asks, batch, taken)
 
     def _keep(self, gathered: Gathered, asks: list[Pending]) -> None:
         """After an outage nobody knows whether the batch arrived: charges are sent again, what gave back is not."""
@@ -203,7 +203,7 @@ class Limiter:
     def _while_away(self) -> None:
         if self._settings.when_database_is_away != "local":
             return
-        for each in self._gathered.asks:
+        for each in sorted(self._gathered.asks, key=lambda each: each.ask.passed_by_s):
             if not each.answer.done():
                 given = self._local.acquire(each.ask, self._held, self._settings.in_process_wait_s)
                 if isinstance(given, Slot):

@@ -114,7 +114,7 @@ declare
     added boolean;
     k bigint;
 begin
-    for round in 1 .. 200 loop
+    for round in 1 .. 260 loop
         v := p_tat;
         added := false;
         bad := 0;
@@ -130,8 +130,11 @@ begin
             p := p_ahead[k % 128 + 1];
             if p > 0 then
                 v := greatest(v, e - greatest(0, p - p_tau)) + p;
-                bad := case when added then greatest(0, v - p_tau - e - 0.125) else 0 end;
-                exit when bad > 1e-6;
+                if added and v - p_tau - e - 0.125 > 1e-6 then
+                    -- Whoever goes before it stands in its way: after it, then.
+                    bad := e - s;
+                    exit;
+                end if;
             end if;
         end loop;
         if bad <= 1e-6 then

@@ -36,6 +36,23 @@ async def test_no_slot_is_given_further_ahead_than_callers_wait() -> None:
     assert all(isinstance(each, Postponed) and each.wait_s < 12 for each in given[1:]), "who is sent away is charged nothing"
 
 
+async def test_who_waits_is_passed_by_more_urgent_calls_only() -> None:
+    """The database being away, the calls of one worker keep their order by themselves."""
+    local, slow = LocalLimits(0.1), bucket("provider:p requests/min", 600)
+    demands = (Alternative("p:m", (Demand(slow, 1),)),)
+
+    def wanted(ticket: str, priority: Priority, passed_by_s: float) -> Ask:
+        return Ask(ticket, priority, demands, 1e6, passed_by_s)
+
+    for n in range(3):
+        assert isinstance(local.acquire(wanted(f"r:{n}", Priority.NORMAL, 120.0), {}, 2.5), Slot)
+    told = [local.acquire(wanted(f"w:{n}", Priority.NORMAL, 120.0), {}, 2.5) for n in range(3)]
+    assert [round(each.wait_s, 1) for each in told if isinstance(each, Postponed)] == [3.3, 4.4, 5.6], "one after the other"
+    again = local.acquire(wanted("w:2", Priority.NORMAL, 120.0), {}, 5.0)
+    assert isinstance(again, Postponed), "coming back sooner is no way past the others"
+    assert isinstance(local.acquire(wanted("u:1", Priority.URGENT, 0.0), {}, 5.0), Slot)
+
+
 async def test_calls_in_the_air_are_held_to_the_share_and_at_least_one_goes() -> None:
     air = bucket("provider:p concurrency", 5, Measure.CONCURRENCY, BucketKind.CONCURRENCY)
     local = LocalLimits(0.1)
