@@ -37,7 +37,7 @@ class ForkOptions(TypedDict, total=False):
     """For the steps that are new; a mapping changes those it names."""
     arguments: Mapping[str, Any] | None
     """Of the tool call at the step that the fork begins with; all of them."""
-    run_id: str | None
+    new_run_id: str | None
     """An id of the caller's choice for the new run."""
     by: str
     """Who forks."""
@@ -58,7 +58,7 @@ async def fork(backend: Backend, run_id: str, from_step: int, options: ForkOptio
     _check_step(run_id, steps, from_step)
     old = await _old(backend, run_id)
     agent = await _agent(backend, old.given.agent, options)
-    chosen, text = options.get("run_id"), options.get("input")
+    chosen, text = options.get("new_run_id"), options.get("input")
     new_id = inputs.check_run_id(chosen) if chosen is not None else inputs.new_run_id(agent.name)
     message = None if text is None else Message(role=Role.USER, text=inputs.read_input(text))
     arguments = options.get("arguments")

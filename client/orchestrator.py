@@ -7,23 +7,23 @@ from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack, overload
 
-from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
-from temporalio.exceptions import WorkflowAlreadyStartedError
-
 from client import budgets as standing_budgets
+from client import comparing, forks, inputs, rebirth, visibility
 from client import costs as told_costs
-from client import inputs, visibility
 from client import limits as standing_limits
 from client import models as standing_models
 from client.backend import Backend, open_backend
 from client.breakers import BreakerControl
 from client.budgets import BudgetReport
 from client.cache import CacheControl
+from client.comparing import Comparison
 from client.configuring import Configuration
 from client.costs import CostReport, Wanted
 from client.dead_letters import DeadLetters
 from client.events import RunEvent
+from client.forks import ForkOptions
 from client.inputs import Input
+from client.launching import launch
 from client.limits import LimitsReport
 from client.models import ModelsReport
 from client.orders import DEFAULT_BY
@@ -31,18 +31,13 @@ from client.people import Inbox
 from client.redriving import RedriveOptions
 from client.run import Run
 from client.settings import Settings
-from client.temporal import calls_named
 from client.visibility import RunSummary
 from state import runs
-from workflows import run_view
-from workflows.agent_run import AgentRun
-from workflows.contracts import policies
 from workflows.contracts.agents import AgentDefinition, Limits, PinnedAgent
 from workflows.contracts.errors import InvalidInputError
 from workflows.contracts.inference import Priority
 from workflows.contracts.messages import Message, Role
 from workflows.contracts.people import Verdict
-from workflows.contracts.redaction import redact
 from workflows.contracts.runs import RunInput, RunStatus
 
 if TYPE_CHECKING:
@@ -257,7 +252,48 @@ class Orchestrator:
             InvalidInputError: no such status.
         """
         wanted = visibility.Wanted(status=_status(status), agent=agent, tenant=tenant, user=user, sub_runs=sub_runs)
-        return tuple([found async for found in visibility.summaries(self._backend, wanted, max(1, limit))])
+        return await visibility.listed(self._backend, wanted, max(1, limit))
+
+    async def fork(self, run_id: str, from_step: int, **changes: Unpack[ForkOptions]) -> Run:
+        """Start a new run that shares an old one's steps before `from_step`: they are not paid and not done again.
+
+        From that step on it asks models and runs tools anew, with the changes. Its effects have keys of their own; those with a
+        business key (`key=` of the tool) are shared with every run, as always.
+
+        Raises:
+            InvalidInputError: the run has no such step, or one before it has no result yet; or a change cannot be used.
+            ArgumentsError: the arguments do not fit the tool's schema.
+            UnknownRunError, UnknownAgentError: no such run; no such version of its agent.
+            RunStateError: an effect before the step was undone; or the id that was chosen is another run's.
+            UnavailableError: Temporal or the database does not answer; with a `new_run_id` of your choice the same call goes on.
+        """
+        return Run(await forks.fork(self._backend, run_id, from_step, changes), self._backend)
+
+    async def rebirth(self, run_id: str, *, terminate: bool = False, by: str = DEFAULT_BY) -> Run:
+        """Let a run that was terminated, timed out or failed go on from its recorded steps, as a new run, `RUN-r1`.
+
+        What was paid is not paid again. An effect that was in flight is asked for by its old key, never silently done again.
+        Asked for again, it is the same new run, unless that one died, too.
+
+        Args:
+            run_id: the run that died.
+            terminate: end it first, where its workflow tasks fail again and again, so that it cannot go on.
+            by: who says so.
+
+        Raises:
+            RunStateError: it has not died, it is part of another run, or one of its effects was undone.
+            UnknownRunError: no such run.
+            UnavailableError: Temporal or the database does not answer; the same call goes on.
+        """
+        return Run(await rebirth.rebirth(self._backend, run_id, terminate=terminate, by=by), self._backend)
+
+    async def compare(self, a: str, b: str) -> Comparison:
+        """Two runs side by side: step by step what is the same and what is not, costs, answers.
+
+        Raises:
+            UnknownRunError: no such run.
+        """
+        return await comparing.compare(self._backend, a, b)
 
     async def agents(self) -> tuple[AgentDefinition, ...]:
         """The agents that runs can be started of, by name, as they are now."""
@@ -307,7 +343,7 @@ class Orchestrator:
         if limits is not None:
             pinned = pinned.model_copy(update={"limits": limits})
         given = RunInput(run_id=books.run_id, agent=pinned, tenant=new.tenant, user=new.user, priority=priority or current.priority)
-        await self._start_workflow(given, text)
+        await launch(self._backend, given, text)
         return Run(books.run_id, self._backend)
 
     async def _pin(self, current: AgentDefinition, definition_hash: str) -> PinnedAgent:
@@ -315,21 +351,6 @@ class Orchestrator:
         if definition_hash == current.content_hash():
             return current.pin()
         return (await self._backend.definitions.by_hash(definition_hash)).pin()
-
-    async def _start_workflow(self, given: RunInput, text: str) -> None:
-        with calls_named(self._backend.settings), contextlib.suppress(WorkflowAlreadyStartedError):
-            await self._backend.temporal.start_workflow(
-                AgentRun.run,
-                given,
-                id=given.run_id,
-                task_queue=self._backend.settings.task_queue,
-                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                task_timeout=timedelta(seconds=policies.WORKFLOW_TASK_S),
-                search_attributes=run_view.search_attributes(given),
-                static_summary=run_view.static_summary(given, redact(text)),
-                static_details=run_view.static_details(given),
-            )
 
 
 def _check_names(**names: str | None) -> None:

@@ -15,7 +15,7 @@ from client.backend import Backend
 from client.steps import StepReport, read_steps
 from client.temporal import is_outage
 from client.visibility import RunSummary
-from state import limits, runs
+from state import forks, limits, runs
 from workflows.agent_run import AgentRun
 from workflows.contracts.errors import FailureClass, RunError, RunFailedError, UnavailableError, UnknownRunError
 from workflows.contracts.messages import Frozen, Usage
@@ -64,6 +64,8 @@ class RunReport(Frozen):
     approvals: tuple[Approval, ...] = ()
     """The tool calls that wait for a yes or no."""
     parent_run_id: str | None = None
+    origin: str | None = None
+    """In words, the run that it was forked or reborn from; the steps that both share cost it nothing."""
     created_at: datetime
     ended_at: datetime | None = None
     steps: tuple[StepReport, ...]
@@ -84,6 +86,7 @@ async def report(backend: Backend, run_id: str) -> RunReport:
     steps = await read_steps(backend.database, run_id)
     children = [await report(backend, child) for child in await runs.children(backend.database, run_id)]
     summary = await _summary(backend, run_id)
+    origin = (await forks.origins(backend.database, [run_id])).get(run_id)
     now = await _now(backend, summary)
     return RunReport(
         id=run_id,
@@ -99,6 +102,7 @@ async def report(backend: Backend, run_id: str) -> RunReport:
         delayed=await _delayed(backend, run_id),
         approvals=now.approvals,
         parent_run_id=books.parent_run_id,
+        origin=origin.words() if origin else None,
         created_at=books.created_at,
         ended_at=summary.ended_at if summary else None,
         steps=steps,

@@ -56,6 +56,8 @@ class StepReport(Frozen):
     is_error: bool = False
     """The result is an error that was told to the model, or the answer was malformed."""
     simulated: bool = False
+    shared: bool = False
+    """Answered and paid in the run that this one was forked or reborn from."""
     sub_run_id: str | None = None
 
     @property
@@ -120,7 +122,7 @@ def _paid_step(step: int, attempts: list[Charge], row: Entry | None, *, wrong: b
         usage=usage,
         cost_usd=sum((charge.cost_usd for charge in attempts), Decimal(0)),
         unknown_usd=sum((charge.cost_usd for charge in attempts if charge.state == "unknown"), Decimal(0)),
-        attempts=len(attempts),
+        attempts=sum(not charge.shared for charge in attempts),
         started_at=attempts[0].started_at,
         ended_at=ended_at,
         duration_s=_seconds(attempts[0].started_at, ended_at),
@@ -128,6 +130,7 @@ def _paid_step(step: int, attempts: list[Charge], row: Entry | None, *, wrong: b
         **_from_cache(last),
         is_error=wrong,
         simulated=last.simulated,
+        shared=last.shared,
     )
 
 

@@ -14,6 +14,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from client.backend import Backend
 from client.temporal import calls_named
+from state import forks
 from workflows import run_view
 from workflows.contracts import names
 from workflows.contracts.errors import FailureClass, UnknownRunError
@@ -54,6 +55,8 @@ class RunSummary(Frozen):
     """Written when the run ends; a run that goes on says it by `show`."""
     failure_class: FailureClass | None = None
     parent_run_id: str | None = None
+    origin: str | None = None
+    """In words, the run that it was forked or reborn from."""
     started_at: datetime
     ended_at: datetime | None = None
     url: str | None = None
@@ -115,6 +118,13 @@ async def summaries(backend: Backend, wanted: Wanted, limit: int) -> AsyncIterat
                 left -= 1
             if left <= 0:
                 return
+
+
+async def listed(backend: Backend, wanted: Wanted, limit: int) -> tuple[RunSummary, ...]:
+    """The same at once, each with where it was forked or reborn from, which only the database knows."""
+    found = [each async for each in summaries(backend, wanted, limit)]
+    origins = await forks.origins(backend.database, [each.id for each in found])
+    return tuple(each.model_copy(update={"origin": origins[each.id].words()}) if each.id in origins else each for each in found)
 
 
 def _compared(attribute: str, value: str) -> str:

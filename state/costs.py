@@ -148,7 +148,8 @@ _FITS: Final = (
     "and ($5::text is null or m.run_id = $5 or m.run_id in (select r.run_id from runs r where $5 = any(r.ancestors)))"
 )
 _WITHIN: Final = (
-    "m.started_at >= coalesce($6::timestamptz, now() - $8::interval, '-infinity') and m.started_at < coalesce($7::timestamptz, 'infinity')"
+    "not m.shared and m.started_at >= coalesce($6::timestamptz, now() - $8::interval, '-infinity') "
+    "and m.started_at < coalesce($7::timestamptz, 'infinity')"
 )
 
 

@@ -129,6 +129,8 @@ class Charge:
     cache: str | None = None
     delayed_s: Decimal | None = None
     decision: dict[str, Any] | None = None
+    shared: bool = False
+    """Copied from the run that paid for it."""
 
 
 async def look(database: Database, request: ModelCallRequest) -> Looked:

@@ -30,7 +30,8 @@ async def lately(database: Database, within_s: float) -> list[ModelUse]:
         "select provider, case asked_model when '' then model else asked_model end as model, key, count(*)::int as calls, "
         "count(*) filter (where state in ('failed', 'unknown'))::int as failed, "
         "count(*) filter (where state = 'in_flight')::int as in_the_air, sum(cost_usd) as cost_usd, max(started_at) as last_at "
-        "from model_calls where started_at > now() - make_interval(secs => $1) and cache is null group by 1, 2, 3 order by 1, 2, 3",
+        "from model_calls where started_at > now() - make_interval(secs => $1) and cache is null and not shared "
+        "group by 1, 2, 3 order by 1, 2, 3",
         within_s,
     )
     return [ModelUse(**dict(row)) for row in rows]

@@ -51,6 +51,9 @@ def runs(
         return ExitCode.OK
     rows = [_row(each) for each in found]
     put_table(["id", "agent", "status", "user", "cost", "started", "took"], rows)
+    for each in found:
+        if each.origin:
+            put(f"{each.id}: {each.origin}")
     return ExitCode.OK
 
 

@@ -31,6 +31,8 @@ def _head(report: RunReport) -> str:
         lines.append(f"  idempotency key {report.idempotency_key}")
     if report.parent_run_id:
         lines.append(f"  part of run {report.parent_run_id}")
+    if report.origin:
+        lines.append(f"  {report.origin}")
     if report.failure:
         failure_class = f" ({report.failure_class.value})" if report.failure_class else ""
         lines.append(f"  {'stopped' if report.ended_at else 'parked'}{failure_class}: {report.failure}")
@@ -53,6 +55,7 @@ def _row(step: StepReport) -> list[str]:
     unknown = f" ({usd(step.unknown_usd)} unknown)" if step.unknown_usd else ""
     near = f" {step.similarity:.3f}" if step.similarity is not None else ""
     mark = (" (simulated)" if step.simulated else "") + (f" ({step.cached} hit{near})" if step.cached else "")
+    mark = f" (shared){mark}" if step.shared else mark
     state = "error told" if step.is_error and step.done else step.state
     said = f"{step.asked} → {step.preview}" if step.asked and step.preview else step.asked or step.preview
     return [
