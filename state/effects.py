@@ -208,6 +208,18 @@ async def give_back(database: Database, claim: Claim, key: str) -> None:
     )
 
 
+async def will_invalidate(database: Database, claim: Claim, key: str, tags: tuple[str, ...]) -> None:
+    """Enter, before the tool runs, which cached answers its effect makes old: they go in the transaction in which it ends."""
+    await database.execute(
+        "update effects set invalidates = $5 where tenant = $1 and tool = $2 and key = $3 and token = $4 and state = 'started'",
+        claim.request.tenant,
+        claim.spec.name,
+        key,
+        claim.token,
+        list(tags),
+    )
+
+
 async def renew(database: Database, claim: Claim, key: str) -> bool:
     """Say that the holder lives; False when it holds the effect no longer."""
     tag = await database.execute(

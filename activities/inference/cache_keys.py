@@ -11,6 +11,7 @@ from typing import Any
 
 from state import transcripts
 from state.response_cache import CacheKey
+from workflows.contracts import tags
 from workflows.contracts.agents import Cache
 from workflows.contracts.messages import Message, ModelRequest, Role
 
@@ -51,7 +52,7 @@ def cache_key(request: ModelRequest, model: str, cache: Cache, asker: Asker) -> 
         agent=asker.agent,
         model=model,
         ttl_s=cache.ttl_s,
-        tags=cache.tags,
+        tags=tags.filled(cache.tags, {"tenant": asker.tenant, "user": asker.user}),
         frame=None if text is None else _digest([frame, asker.tenant, said[:-1], _numbers(text)]),
         text=text or "",
     )

@@ -69,7 +69,7 @@ class SemanticCache:
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[SemanticCache]:
         """Prepare the database now if the cache is on, and when it is switched on, for the length of the block."""
-        await self._tend()
+        await self.refresh()
         tending = asyncio.create_task(self._tend_always())
         try:
             yield self
@@ -86,6 +86,27 @@ class SemanticCache:
     def problem(self) -> str | None:
         """Why it is off although it is set; None when it works, or is not set."""
         return self._problem
+
+    async def refresh(self) -> None:
+        """Prepare what is switched on and was not prepared yet; forget what nobody needs."""
+        if self._settings().semantic is None:
+            self._problem = None
+            return
+        try:
+            if not self._prepared:
+                await meanings.prepare(self._database)
+                self._prepared, self._problem = True, None
+                log.info("cache.semantic_on")
+            await meanings.sweep(self._database)
+        except UnavailableError:
+            log.warning("cache.semantic_waits_for_database")
+        except SettingsError as error:
+            if self._problem != str(error):
+                log.error("cache.semantic_off", problem=str(error))
+                self._tell(str(error))
+            self._problem = str(error)
+        except Exception as error:  # whatever it was, it must be looked at again
+            log.error("cache.semantic_failed", error_type=type(error).__name__, exc_info=error)
 
     async def find(self, lead: Lead, step: ModelCallRequest, router: Router, admission: Admission) -> Found:
         """The answer to a question that means the same as the leader's, filed under its key too: then its flight is over."""
@@ -133,28 +154,7 @@ class SemanticCache:
                 async with asyncio.timeout(LOOK_EVERY_S):
                     await self._stir.wait()
             self._stir.clear()
-            await self._tend()
-
-    async def _tend(self) -> None:
-        """Prepare what is switched on and was not prepared yet; forget what nobody needs."""
-        if self._settings().semantic is None:
-            self._problem = None
-            return
-        try:
-            if not self._prepared:
-                await meanings.prepare(self._database)
-                self._prepared, self._problem = True, None
-                log.info("cache.semantic_on")
-            await meanings.sweep(self._database)
-        except UnavailableError:
-            log.warning("cache.semantic_waits_for_database")
-        except SettingsError as error:
-            if self._problem != str(error):
-                log.error("cache.semantic_off", problem=str(error))
-                self._tell(str(error))
-            self._problem = str(error)
-        except Exception as error:  # whatever it was, it must be looked at again
-            log.error("cache.semantic_failed", error_type=type(error).__name__, exc_info=error)
+            await self.refresh()
 
     def _tell(self, problem: str) -> None:
         if self._alerts is not None:

@@ -15,6 +15,7 @@ from activities.tools.ledger import Ledger
 from activities.tools.ready import Ready, StillRunningError
 from state.effects import Begun, Ended
 from telemetry.spans import tool_span
+from workflows.contracts import tags
 from workflows.contracts.agents import Effect, ToolSpec
 from workflows.contracts.errors import ArgumentsError, FailureClass, StepError, ToolError
 from workflows.contracts.previews import one_line
@@ -68,6 +69,13 @@ class EffectCall:
         text = value if isinstance(value, str) else pydantic_core.to_json(value).decode().strip('"')
         return f"{self._spec.key}={text}" if text else None
 
+    def _tags(self, arguments: dict[str, Any]) -> tuple[str, ...]:
+        """The tags that the effect invalidates, filled with the arguments as the tool reads them."""
+        values: dict[str, Any] = {"tenant": self._request.tenant, "user": self._request.user}
+        for name in self._spec.parameters.get("properties", {}) if self._spec.invalidates else ():
+            values[name] = self._ready.argument(arguments, name)
+        return tags.filled(self._spec.invalidates, values)
+
     async def _judge(self, begun: Begun, arguments: dict[str, Any]) -> ToolOutcome:
         if begun.outcome == "go":
             with tool_span(self._spec.name, call_id=self._request.call_id, tool_type=self._spec.kind.value) as span:
@@ -86,6 +94,7 @@ class EffectCall:
 
     async def _run(self, begun: Begun, arguments: dict[str, Any]) -> ToolOutcome:
         """Run it and enter what came of it; what nobody can know is entered as unknown and raised."""
+        await self._ledger.will_invalidate(begun.key, self._tags(arguments))
         try:
             async with self._ledger.held(begun.key):
                 returned = await self._in_time(begun, arguments)

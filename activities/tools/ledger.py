@@ -44,6 +44,17 @@ class Ledger:
                 await effects.give_back(self._database, self._claim, begun.key)
             raise
 
+    async def will_invalidate(self, key: str, tags: tuple[str, ...]) -> None:
+        """Enter which cached answers the effect makes old, before it is done: whatever dies then, they go when its end is entered."""
+        if not tags or self._pure:
+            return
+        try:
+            await until_available(lambda: effects.will_invalidate(self._database, self._claim, key, tags))
+        except BaseException:
+            with contextlib.suppress(UnavailableError):
+                await asyncio.shield(effects.give_back(self._database, self._claim, key))
+            raise
+
     @contextlib.asynccontextmanager
     async def held(self, key: str) -> AsyncIterator[None]:
         """Say, for as long as the tool runs, that its holder lives; a tool that ends before the first renewal costs nothing."""

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from workflows.contracts import tags
 from workflows.contracts.inference import Priority
 from workflows.contracts.messages import Frozen
 
@@ -99,6 +100,8 @@ class ToolSpec(Frozen):
     """The argument that is the business key of the effect: two calls with one value share one effect."""
     retries: int = Field(default=0, ge=0, le=100)
     """How often a raising pure or idempotent tool is run again before its failure is told to the model."""
+    invalidates: tuple[str, ...] = Field(default=(), exclude_if=lambda tags: not tags)
+    """Tags of cached answers that are thrown away together with the effect's end; `{argument}`, `{tenant}`, `{user}` are filled in."""
     http: HttpCall | None = None
 
 
@@ -135,10 +138,18 @@ class Cache(Frozen):
     ttl_s: float = Field(gt=0, le=31_536_000)
     """How long an answer is good, in seconds."""
     tags: tuple[str, ...] = ()
-    """Names under which answers can be thrown away before their time."""
+    """Names under which answers can be thrown away before their time; `{tenant}` and `{user}` are filled in."""
     scope: Literal["user", "agent", "tenant", "all"] = "agent"
     """Who shares answers: the runs of one user of this agent, all runs of this agent, of every agent of the tenant, or of all tenants.
     Only `all` ever lets a tenant see what another's run was answered."""
+
+    @field_validator("tags")
+    @classmethod
+    def _tags_are_readable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for tag in value:
+            if tags.unreadable(tag) or set(tags.places(tag)) - set(tags.CALLERS):
+                raise ValueError(f"tag {tag!r}: write a name, in which only {{tenant}} and {{user}} are filled in")
+        return value
 
 
 class AgentDefinition(Frozen):

@@ -6,14 +6,14 @@ import functools
 import inspect
 import sys
 import typing
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Generic, ParamSpec, Protocol, TypeVar, get_args, get_origin, overload
 
 from pydantic import ValidationError
 
-from workflows.contracts import conditions
+from workflows.contracts import conditions, tags
 from workflows.contracts.agents import Effect, ToolSpec
 from workflows.contracts.errors import DefinitionError
 from workflows.contracts.redaction import is_secret_name
@@ -136,6 +136,7 @@ def tool(
     timeout_s: float = 60,
     retries: int = 0,
     check: Callable[..., Any] | None = None,
+    invalidates: Sequence[str] = (),
 ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -149,6 +150,7 @@ def tool(
     timeout_s: float = 60,
     retries: int = 0,
     check: Callable[..., Any] | None = None,
+    invalidates: Sequence[str] = (),
 ) -> Any:
     """Make a function callable by agents; its name, docstring and annotated parameters are what the model is told.
 
@@ -163,12 +165,15 @@ def tool(
         retries: how often a raising pure or idempotent tool is run again before its failure is told to the model.
         check: for `once` tools: called with the arguments it names when an earlier attempt's outcome is unknown; gives the
             result if that attempt did its work, None if it did not.
+        invalidates: tags of cached answers that the effect makes old, as in `"orders:{order_id}"`: they are thrown away together
+            with the entry that it is done. `{tenant}` and `{user}` are the run's.
 
     Raises:
         DefinitionError: naming file, line, field and remedy.
     """
     local_names = sys._getframe(1).f_locals
-    given = {"effect": effect, "approve": approve, "key": key, "timeout_s": timeout_s, "retries": retries}
+    given: dict[str, Any] = {"effect": effect, "approve": approve, "key": key, "timeout_s": timeout_s, "retries": retries}
+    given["invalidates"] = (invalidates,) if isinstance(invalidates, str) else tuple(invalidates)
 
     def decorate(target: Callable[..., Any]) -> Tool[..., Any]:
         signature = read_signature(target, ToolContext, local_names)
@@ -209,6 +214,7 @@ def wrong_references(spec: ToolSpec) -> list[tuple[str, str, str]]:
         found.append(("key", "a pure tool has no effect that a key could name", "Give effect: once or idempotent, or leave the key out"))
     if spec.key is not None and is_secret_name(spec.key):
         found.append(("key", "names a secret, which is blacked out before the ledger sees it", "Name an argument that may be written down"))
+    found += _wrong_tags(spec, known)
     if spec.retries and spec.effect is Effect.ONCE:
         found.append(("retries", "a tool with effect once is never run again by itself", "Leave retries out, or give effect: idempotent"))
     if isinstance(spec.approve, str):
@@ -217,6 +223,25 @@ def wrong_references(spec: ToolSpec) -> list[tuple[str, str, str]]:
         except DefinitionError as error:
             return [*found, ("approve", str(error), "Or write True to ask always")]
         found += [("approve", f"no argument is called `{n}`", closest(n, known)) for n in sorted(names) if n not in known]
+    return found
+
+
+def _wrong_tags(spec: ToolSpec, known: list[str]) -> list[tuple[str, str, str]]:
+    found: list[tuple[str, str, str]] = []
+    if spec.invalidates and spec.effect is Effect.PURE:
+        problem = "a pure tool changes nothing that could make answers old"
+        found.append(("invalidates", problem, "Give effect: once or idempotent, or leave invalidates out"))
+    for tag in spec.invalidates:
+        if tags.unreadable(tag):
+            found.append(("invalidates", f"the tag {tag!r} cannot be read", "Write it like orders:{order_id}"))
+            continue
+        for name in tags.places(tag):
+            if name not in known and name not in tags.CALLERS:
+                found.append(("invalidates", f"no argument is called `{name}`", closest(name, [*known, *tags.CALLERS])))
+            elif name in known and name not in spec.parameters.get("required", ()):
+                found.append(("invalidates", f"the argument `{name}` may be left out", "Name one that is required"))
+            elif is_secret_name(name):
+                found.append(("invalidates", f"`{name}` names a secret", "Name an argument that may be written down"))
     return found
 
 

@@ -46,8 +46,8 @@ class OpenAIEmbedder:
             answer = raw.parse()
             vectors = tuple(tuple(each.embedding) for each in sorted(answer.data, key=lambda each: each.index))
             tokens = answer.usage.prompt_tokens
-        if len(vectors) != len(texts) or not all(map(_means_something, vectors)):
-            raise failures.unreadable(self._provider.name, "the embeddings are not one vector of finite numbers a text")
+            if len(vectors) != len(texts) or not all(map(_means_something, vectors)):
+                raise failures.unreadable(self._provider.name, "the embeddings are not one vector of finite numbers a text")
         return Embedded(
             vectors,
             Usage(input_tokens=tokens),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import AsyncIterator
 from decimal import Decimal
@@ -17,14 +18,14 @@ from activities.inference.gateway import Gateway, Shared
 from activities.inference.limiter import Limiter
 from activities.inference.providers.openai_chat import OpenAIChat
 from activities.inference.routing import Router
-from activities.inference.semantic import SemanticCache
+from activities.inference.semantic import OFF, SemanticCache
 from client.cache import CacheControl
 from client.steps import read_steps
 from devstack.simulated_provider.faults import Fault, FaultKind
 from devstack.simulated_provider.latency import Latency
 from devstack.simulated_provider.policy import SimulatedAnswer, SimulatedRequest
 from devstack.simulated_provider.server import SimulatedProvider, simulated_provider
-from state import costs, model_calls, runs, transcripts
+from state import costs, meanings, model_calls, runs, transcripts
 from state.costs import Selected
 from state.model_calls import Charge
 from state.notices import Notices
@@ -324,3 +325,87 @@ async def test_a_second_attempt_pays_for_no_second_embedding(house: House) -> No
     assert Decimal(turn["cost_usd"]) == whole_usd > charge.cost_usd > 0, "the step's cost holds what its first attempt paid"
     (line,) = await costs.lines(house.database, ["step"], Selected(run=house.run_id))
     assert (line.by, line.calls, line.cost_usd) == (("1",), 1, whole_usd)
+
+
+NO_VECTOR = """
+create function no_vector() returns event_trigger language plpgsql as
+$$ begin raise exception 'extension "vector" is not available' using errcode = 'feature_not_supported'; end $$;
+create event trigger no_vector on ddl_command_start when tag in ('CREATE EXTENSION') execute function no_vector()
+"""
+REFUSALS = {
+    "not allowed": ("", "let its owner or a superuser run `create extension vector`"),
+    "not there": (NO_VECTOR, r"install the extension `vector` \(pgvector 0.8 or later\)"),
+}
+
+
+class AlertBook:
+    """Alerts that were given, in order."""
+
+    def __init__(self) -> None:
+        self.given: list[tuple[str, str]] = []
+
+    def raise_(self, kind: str, subject: str, **fields: Any) -> None:
+        """Write it down."""
+        self.given.append((kind, fields["problem"]))
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+async def test_a_database_that_cannot_compare_meanings_is_told_of_once_and_calls_go_on_until_it_can(
+    guarded_url: str, guarded: Database, simulated: SimulatedProvider, refusal: str
+) -> None:
+    prepared, remedy = REFUSALS[refusal]
+    role, url = f"role_{uuid.uuid4().hex[:8]}", guarded_url
+    if prepared:
+        await guarded.execute(prepared)
+    else:
+        await guarded.execute(
+            f"create role {role}; grant all on schema public to {role}; grant all on all tables in schema public to {role}"
+        )
+        url += f"&role={role}"
+    alerts, notices, opened = AlertBook(), Notices(guarded), Opened()
+    async with Database.open(url) as database, notices.open(), ResponseCache(database, notices).open() as cache:
+        semantic = SemanticCache(database, lambda: opened.settings.cache, alerts)
+        async with house_of(database, Shared(cache=cache, semantic=semantic), simulated, opened) as house:
+            assert semantic.problem is not None
+            assert re.search(remedy, semantic.problem)
+            assert semantic.problem.startswith("cache.semantic: ")
+            await semantic.refresh()
+            assert (await house.ask(ASKED))["cached"] == ""
+            assert (await house.ask(ASKED))["cached"] == "exact"
+            assert (await house.ask(NEAR))["cached"] == ""
+            assert house.calls(EMBEDDINGS) == 0
+            assert alerts.given == [(OFF, semantic.problem)]
+            await guarded.execute("drop event trigger if exists no_vector; create extension vector")
+            await semantic.refresh()
+            assert semantic.problem is None
+            assert (await house.ask(ASKED + " Please."))["cached"] == ""
+            assert house.calls(EMBEDDINGS) == 1
+    if not prepared:
+        await guarded.execute(f"drop owned by {role} cascade; drop role {role}")
+
+
+async def test_vectors_are_as_long_as_the_settings_ask_and_have_an_index_of_their_length(
+    database: Database, shared: Shared, simulated: SimulatedProvider, opened: Opened
+) -> None:
+    async with house_of(database, shared, simulated, opened) as house:
+        cache = {"semantic": {"model": f"{house.provider.name}:{EMBEDDINGS}", "dimensions": 64}}
+        opened.settings = InferenceSettings.model_validate({"cache": cache})
+        assert (await house.ask(ASKED))["cached"] == ""
+    made = await database.fetch(
+        "select distinct m.dimensions from cached_meanings m join cached_responses c using (key) where c.agent = $1", house.agent.name
+    )
+    assert [row["dimensions"] for row in made] == [64]
+    indexes = await database.fetchval("select to_regclass('cached_meanings_near_64') is not null")
+    assert indexes
+
+
+async def test_embeddings_that_no_answer_needs_are_forgotten(house: House) -> None:
+    await house.ask(ASKED)
+    await house.ask(FAR)
+    first = (await control(house.database).list(agent=house.agent.name))[-1]
+    await house.database.execute("delete from cached_responses where key = $1", first.key)
+    await house.database.execute("update cached_meanings set created_at = now() - interval '2 days'")
+    assert await meanings.sweep(house.database) >= 1
+    assert not await house.database.fetchval("select exists(select from cached_meanings where key = $1)", first.key)
+    kept = (await control(house.database).list(agent=house.agent.name))[0]
+    assert await house.database.fetchval("select exists(select from cached_meanings where key = $1)", kept.key)

@@ -22,6 +22,7 @@ CHANGES: list[dict[str, Any]] = [
     {"instructions": "Help!"},
     {"tools": ()},
     {"tools": (TOOL.model_copy(update={"approve": True}),)},
+    {"tools": (TOOL.model_copy(update={"invalidates": ("orders",)}),)},
     {"agents": ("helper",)},
     {"handoffs": ("helper",)},
     {"limits": Limits(cost_usd=Decimal("0.51"))},

@@ -74,6 +74,7 @@ def test_every_field_of_models_yaml_is_told() -> None:
         "budgets.NAME": inference.BudgetEntry,
         "breakers": inference.BreakerSettings,
         "cache": inference.CacheSettings,
+        "cache.semantic": inference.SemanticSettings,
         "limiter": inference.LimiterSettings,
         "retention": inference.RetentionSettings,
         "alerts": inference.AlertSettings,
