@@ -145,6 +145,19 @@ begin
     return p_from + 16;
 end $$;
 
+-- When what stands in front is worked off, beside what is given out ahead of that moment.
+create function limit_until(p_from double precision, p_ahead double precision[], p_cell bigint) returns double precision
+language plpgsql immutable as $$
+declare
+    s double precision := p_from;
+begin
+    for n in 1 .. 127 loop
+        exit when (p_cell + n) / 8.0 >= s;
+        s := s + p_ahead[(p_cell + n) % 128 + 1];
+    end loop;
+    return s;
+end $$;
+
 -- Where a call has to stand so that what was told to others holds: behind the last of its line that it would make later than it was told.
 -- Null: nowhere. Whoever would be served after p_until is too far back to be worth the wait.
 create function limit_held_back(p_bucket text, p_ticket text, p_rank double precision, p_from double precision, p_cost double precision,
@@ -225,6 +238,7 @@ declare
     sums double precision[];
     most double precision[];
     mine text[];
+    from_ double precision[] := array_fill(0::double precision, array[cardinality(d_bucket)]);
     front double precision[] := array_fill(0::double precision, array[cardinality(d_bucket)]);
     f integer;
     first integer;
@@ -561,6 +575,7 @@ begin
                         c := least(p_periods[j], greatest(c, d_amount[d] * p_periods[j] / greatest(eff[j] - m, 1e-9)));
                     end if;
                     s := greatest(now_s, greatest(tat[j], now_s) + c - tau[j]);
+                    from_[d] := s;
                     if has_ahead[j] then
                         s := limit_after(s, tat[j], tau[j], c, ahead[(j - 1) * 128 + 1 : j * 128], cell);
                     end if;
@@ -595,7 +610,11 @@ begin
                 for d in first .. alt_end[a] loop
                     j := d_bucket[d];
                     if waiting[j] then
-                        rank_ := greatest(rank_, limit_held_back(p_names[j], a_ticket[i], rank_, own[d], cost[d],
+                        s := own[d];
+                        if has_ahead[j] then
+                            select greatest(s, from_[d] + sum(n)) into s from unnest(ahead[(j - 1) * 128 + 1 : j * 128]) n;
+                        end if;
+                        rank_ := greatest(rank_, limit_held_back(p_names[j], a_ticket[i], rank_, s, cost[d],
                                                                  case when kind[j] = 1 then ratio[j] else 1 end, asked + p_promise_s, now_s) + 1e-6);
                     end if;
                 end loop;
@@ -619,9 +638,16 @@ begin
             est := now_s;
             bind := 0;
             for d in first .. alt_end[a] loop
-                if own[d] + front[d] > est then
-                    est := own[d] + front[d];
-                    bind := d_bucket[d];
+                j := d_bucket[d];
+                s := own[d];
+                if front[d] > 0 and has_ahead[j] then
+                    s := greatest(s, limit_until(greatest(from_[d], blocked[j]) + front[d], ahead[(j - 1) * 128 + 1 : j * 128], cell));
+                else
+                    s := s + front[d];
+                end if;
+                if s > est then
+                    est := s;
+                    bind := j;
                 end if;
             end loop;
             if best = 0 or est + alt_penalty[a] < best_score then
