@@ -15,7 +15,7 @@ from client.backend import Backend
 from client.steps import StepReport, read_steps
 from client.temporal import is_outage
 from client.visibility import RunSummary
-from state import forks, limits, runs
+from state import budgets, forks, limits, runs
 from workflows.agent_run import AgentRun
 from workflows.contracts.errors import FailureClass, RunError, RunFailedError, UnavailableError, UnknownRunError
 from workflows.contracts.messages import Frozen, Usage
@@ -114,9 +114,11 @@ async def report(backend: Backend, run_id: str) -> RunReport:
 
 
 async def _delayed(backend: Backend, run_id: str) -> str | None:
-    """A slot that a step waits for; the database knows, since a step that waits is in no worker."""
+    """A slot, or room in a budget, that a step waits for; the database knows, since a step that waits is in no worker."""
     for wait in await limits.waiting(backend.database, run_id):
         return f"step {wait.step} is delayed, about {max(0.0, wait.expected_s):.0f} s: {wait.limit}"
+    for waits in await budgets.waiting(backend.database, run_id):
+        return f"step {waits.step} is delayed, about {waits.left_s:.0f} s: budget {waits.budget}"
     return None
 
 

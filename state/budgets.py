@@ -77,6 +77,7 @@ class Waiting:
     budget: str
     since: datetime
     until: datetime | None
+    left_s: float
 
 
 async def current(database: Database) -> list[BudgetState]:
@@ -127,13 +128,19 @@ async def no_longer_waits(database: Database, run_id: str, step: int | None = No
     return waited_s
 
 
-async def waiting(database: Database) -> list[Waiting]:
-    """Who waits for which budget, the longest first. A step that has begun since, or whose time is long up, waits no more."""
+async def waiting(database: Database, run_id: str | None = None) -> list[Waiting]:
+    """Who waits for which budget, the longest first; of one run only, where it is named.
+
+    A step that has begun since, or whose time is long up, waits no more.
+    """
     rows = await database.fetch(
-        "select w.run_id, w.step, w.budget, w.since, w.until from budget_waits w "
-        "where coalesce(w.until > clock_timestamp() - interval '1 minute', true) and not exists (select 1 from model_calls m "
+        "select w.run_id, w.step, w.budget, w.since, w.until, "
+        "coalesce(greatest(0, extract(epoch from w.until - clock_timestamp())), 0)::float8 as left_s from budget_waits w "
+        "where ($1::text is null or w.run_id = $1) "
+        "and coalesce(w.until > clock_timestamp() - interval '1 minute', true) and not exists (select 1 from model_calls m "
         "where m.run_id = w.run_id and m.step = w.step and m.started_at > w.since and m.state in ('in_flight', 'recorded')) "
-        "order by w.since, w.run_id"
+        "order by w.since, w.run_id",
+        run_id,
     )
     return [Waiting(**dict(row)) for row in rows]
 
