@@ -38,10 +38,11 @@ begin
              where m.run_id = p_old and m.state = 'recorded' and m.step between 1 and p_until - 1
                and t.step > m.step and t.step <= (m.turn->>'last_step')::integer
                and not exists (select from jsonb_array_elements(m.turn->'calls') c where (c->>'step')::integer = t.step))));
+    -- Their time is now: what is forgotten by age is not forgotten with the run that paid.
     insert into model_calls (run_id, step, attempt, state, agent, provider, model, reserved_usd, price_version, request_id, simulated, reason,
            turn, worker, started_at, finished_at, tenant, user_id, key, asked_model, tier, downgraded_from, cache, shared)
     select p_new, m.step, 1, 'recorded', m.agent, m.provider, m.model, 0, 'shared', m.request_id, m.simulated, m.reason,
-           shared_turn(p_new, m.turn), m.worker, m.started_at, m.finished_at, m.tenant, m.user_id, m.key, m.asked_model, m.tier,
+           shared_turn(p_new, m.turn), m.worker, now(), now(), m.tenant, m.user_id, m.key, m.asked_model, m.tier,
            m.downgraded_from, m.cache, true
       from model_calls m
      where m.run_id = p_old and m.state = 'recorded' and m.step between 1 and p_until - 1;
