@@ -36,6 +36,7 @@ from activities.people.opening import open_people
 from activities.tools.http import HttpRunner
 from activities.tools.registry import Dependencies, Toolbox
 from activities.tools.run_tool import ToolActivities
+from activities.tools.undo import UndoActivities
 from client.settings import Settings
 from client.temporal import connect_temporal
 from state.definitions import Definitions
@@ -79,7 +80,7 @@ async def serving(client: Client, task_queue: str, parts: Parts, *, folders: Seq
     catalog = agent_folders.load(folders)
     definitions = Definitions(parts.database)
     async with contextlib.AsyncExitStack() as exits:
-        toolbox = Toolbox(catalog.tools, await exits.enter_async_context(Dependencies(catalog.providers)))
+        toolbox = Toolbox(catalog.tools, await exits.enter_async_context(Dependencies(catalog.providers)), catalog.hooks)
         live = LiveSettings(parts.database, catalog.model_files, parts.environ or os.environ)
         inference = await exits.enter_async_context(contextlib.aclosing(ConfiguredInference(parts.environ or os.environ)))
         if parts.inference is None:
@@ -94,6 +95,7 @@ async def serving(client: Client, task_queue: str, parts: Parts, *, folders: Seq
             gateway = Gateway(parts.database, *parts.inference)
         http = await exits.enter_async_context(contextlib.aclosing(HttpRunner(parts.environ or os.environ)))
         tools = ToolActivities(parts.database, definitions, toolbox, http)
+        undo = UndoActivities(parts.database, toolbox)
         models = ModelActivities(gateway, definitions)
         batches = BatchActivities(gateway, definitions)
         memory = MemoryActivities(parts.database)
@@ -101,7 +103,7 @@ async def serving(client: Client, task_queue: str, parts: Parts, *, folders: Seq
         await definitions.register(catalog.definitions.values(), by=WORKER)
 
         async def changed(new: Catalog) -> None:
-            toolbox.take(new.tools, new.providers)
+            toolbox.take(new.tools, new.providers, new.hooks)
             people.settings = new.people
             if parts.inference is None:
                 await live.take_files(new.model_files)
@@ -120,6 +122,9 @@ async def serving(client: Client, task_queue: str, parts: Parts, *, folders: Seq
                 batches.collect_batch,
                 batches.leave_batch,
                 tools.run_tool,
+                tools.withhold_result,
+                undo.find_undoable,
+                undo.undo_effect,
                 memory.recall,
                 memory.remember,
                 *people.activities,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from client.settings import Settings
     from client.steps import StepReport
     from client.visibility import RunSummary
-    from workflows.contracts.agents import AgentDefinition, Cache, Effect, Limits, Memory, ToolSpec
+    from workflows.contracts.agents import AgentDefinition, ApprovalPolicy, Cache, Effect, Limits, Memory, ToolSpec
     from workflows.contracts.errors import (
         ArgumentsError,
         ConfigurationConflictError,
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         UnknownToolError,
         UsageError,
     )
+    from workflows.contracts.hooks import Ask, Deny, after, before
     from workflows.contracts.inference import Priority
     from workflows.contracts.runs import Approval, Parked, RunOutcome, RunStatus, RunView, Totals
     from workflows.contracts.tools import Provided, ToolContext, provide, tool
@@ -59,8 +60,9 @@ _HOMES = {
     "client.settings": "Settings",
     "client.steps": "StepReport",
     "client.visibility": "RunSummary",
-    "workflows.contracts.agents": "AgentDefinition Cache Effect Limits Memory ToolSpec",
+    "workflows.contracts.agents": "AgentDefinition ApprovalPolicy Cache Effect Limits Memory ToolSpec",
     "workflows.contracts.errors": _ERRORS,
+    "workflows.contracts.hooks": "Ask Deny after before",
     "workflows.contracts.inference": "Priority",
     "workflows.contracts.runs": "Approval Parked RunOutcome RunStatus RunView Totals",
     "workflows.contracts.tools": "Provided ToolContext provide tool",
@@ -70,11 +72,14 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split
 __all__ = [
     "AgentDefinition",
     "Approval",
+    "ApprovalPolicy",
     "ArgumentsError",
+    "Ask",
     "Cache",
     "ConfigurationConflictError",
     "ConfigurationError",
     "DefinitionError",
+    "Deny",
     "Effect",
     "FailureClass",
     "HoldfastError",
@@ -117,6 +122,8 @@ __all__ = [
     "UnknownToolError",
     "UsageError",
     "__version__",
+    "after",
+    "before",
     "provide",
     "tool",
 ]

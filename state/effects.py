@@ -1,6 +1,6 @@
 """The effect ledger: started before, succeeded or failed after, unknown when a crash came between; one row a key.
 
-Why it is as it is: docs/adr/0004-effect-ledger.md.
+Why it is as it is: docs/adr/0004-effect-ledger.md. Undoing what was done is in `undoing.py`.
 """
 
 from __future__ import annotations
@@ -11,56 +11,36 @@ from datetime import datetime
 from typing import Any, Literal
 
 from state import transcripts
-from state.pool import Database
-from workflows.contracts.agents import ToolSpec
+from state.effect_claims import LEASE_S, Begun, Claim, Ended
+from state.pool import Connection, Database
 from workflows.contracts.messages import Message, Role
 from workflows.contracts.redaction import redact
-from workflows.contracts.runs import TOOL_RESULT_LIMIT_BYTES, ToolRunRequest
+from workflows.contracts.runs import TOOL_RESULT_LIMIT_BYTES, AskedByHook
 
-LEASE_S = 6.0
-"""A holder that has not renewed for this long is taken as dead; about as long as Temporal takes to notice (`policies.HEARTBEAT_S`)."""
+__all__ = [
+    "LEASE_S",
+    "RENEW_EVERY_S",
+    "Begun",
+    "Claim",
+    "Effect",
+    "Ended",
+    "Ruling",
+    "State",
+    "begin",
+    "finish",
+    "give_back",
+    "leave_unknown",
+    "of_run",
+    "renew",
+    "result_bytes",
+    "rule",
+    "rule_step",
+    "unknown",
+]
+
 RENEW_EVERY_S = 2.0
-
 State = Literal["succeeded", "failed"]
 Ruling = Literal["done", "not_done"]
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """One attempt's hold on an effect. The token is the attempt's own: who has lost the row to another can no longer end it."""
-
-    request: ToolRunRequest
-    spec: ToolSpec
-    token: str
-    worker: str
-    lease_s: float = LEASE_S
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """What the ledger allows: `go`, `done`, `reused`, `busy`, `unknown`, or `no_call`."""
-
-    outcome: str
-    key: str
-    attempts: int
-    arguments: str = ""
-    message: Message | None = None
-    blob_id: str | None = None
-    holder_run: str = ""
-    holder_step: int = 0
-    arguments_hash: str | None = None
-    """What the recorded effect was called with."""
-    reason: str = ""
-    wait_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A step's row of the transcript as it stands; `recorded` is False when another attempt has taken the effect over."""
-
-    message: Message
-    blob_id: str | None
-    recorded: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +59,9 @@ class Effect:
     worker: str
     started_at: datetime
     finished_at: datetime | None
+    arguments: str | None
+    generation: int
+    undo_timeout_s: float | None
 
 
 async def begin(
@@ -88,6 +71,7 @@ async def begin(
     key: str | None = None,
     release_key: str | None = None,
     checked: int | None = None,
+    look: bool = False,
 ) -> Begun:
     """Read the call's arguments and enter `started`, in one round trip; a pure tool enters nothing.
 
@@ -97,10 +81,11 @@ async def begin(
         key: the effect's key, when it is not what the raw arguments say.
         release_key: a key that this claim began under by mistake and did nothing under.
         checked: the number of attempts that the tool's own check has found undone.
+        look: enter nothing as long as nothing of this step has begun with these arguments: hooks are to be asked first.
     """
     request, spec = claim.request, claim.spec
     found = await database.fetchrow(
-        "select * from begin_tool($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15)",
+        "select * from begin_tool($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18)",
         request.run_id,
         request.step,
         request.model_step,
@@ -116,6 +101,9 @@ async def begin(
         checked,
         claim.worker,
         claim.lease_s,
+        claim.undo_timeout_s,
+        look,
+        claim.hold,
     )
     if found is None:  # pragma: no cover - the function always gives a row
         raise LookupError("begin_tool gave no row")
@@ -124,14 +112,24 @@ async def begin(
         key=found["key"],
         attempts=found["attempts"],
         arguments=found["arguments"] or "",
+        edited=found["edited"],
+        by_step=found["by_step"],
+        generation=found["generation"],
         message=None if found["message"] is None else transcripts.parse(found["message"]),
         blob_id=found["blob_id"],
         holder_run=found["holder_run"] or "",
         holder_step=found["holder_step"] or 0,
         arguments_hash=found["arguments_hash"],
         reason=found["reason"] or "",
+        undoing=found["undoing"],
+        held=found["held"],
+        ask=_asked(found["ask"]),
         wait_s=found["wait_s"] or 0.0,
     )
+
+
+def _asked(stored: Any) -> AskedByHook | None:
+    return None if stored is None else AskedByHook.model_validate(stored)
 
 
 async def finish(
@@ -145,20 +143,22 @@ async def finish(
     reason: str | None = None,
     arguments_hash: str | None = None,
     blob_id: str | None = None,
+    note: str = "",
 ) -> Ended | None:
     """Enter the outcome and write the step's row of the transcript, in one round trip; gives the row that stands there.
 
     A text over the limit goes to the blob store whole; the model is shown its head. With a `blob_id` the text is such a head
-    already. Without a state (a pure tool, a reused result) the ledger is left alone. None: this attempt has failed, and another one
-    that has taken the effect over still runs for the same step.
+    already. Without a state (a pure tool, a reused result) the ledger is left alone. `note` stands before the text for this run's model
+    only. None: this attempt has failed, and another one that has taken the effect over still runs for the same step.
     """
     request = claim.request
     cleaned = transcripts.clean(Message(role=Role.TOOL, call_id=request.call_id, text=text, is_error=is_error))
     body = cleaned.text.encode(errors="replace")
     large = blob_id is None and len(body) > TOOL_RESULT_LIMIT_BYTES
     shown = cleaned.model_copy(update={"text": transcripts.shown_to_model(cleaned.text)}) if large else cleaned
+    noted = cleaned.model_copy(update={"text": note + shown.text}) if note else shown
     found = await database.fetchrow(
-        "select * from finish_tool($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14)",
+        "select * from finish_tool($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16)",
         request.run_id,
         request.step,
         request.agent.name,
@@ -170,15 +170,17 @@ async def finish(
         redact(reason) if reason else None,
         arguments_hash,
         transcripts.as_json(shown),
-        transcripts.estimate_tokens(shown),
+        transcripts.estimate_tokens(noted),
         hashlib.sha256(body).hexdigest() if large else blob_id,
         body if large else None,
+        transcripts.storable(note) or None,
+        claim.hold and not is_error,
     )
     if found is None:  # pragma: no cover - the function always gives a row
         raise LookupError("finish_tool gave no row")
     if found["message"] is None:
         return None
-    return Ended(transcripts.parse(found["message"]), found["blob_id"], found["recorded"])
+    return Ended(transcripts.parse(found["message"]), found["blob_id"], found["recorded"], found["held"], _asked(found["ask"]))
 
 
 async def leave_unknown(database: Database, claim: Claim, key: str, reason: str) -> None:
@@ -235,11 +237,12 @@ async def renew(database: Database, claim: Claim, key: str) -> bool:
 
 
 async def rule(
-    database: Database, *, tenant: str, tool: str, key: str, ruling: Ruling, by: str, reason: str = "", result: str = "done"
+    database: Database | Connection, *, tenant: str, tool: str, key: str, ruling: Ruling, by: str, reason: str = "", result: str = "done"
 ) -> bool:
     """Enter what a person has found out of an effect of unknown outcome: `done` with its result, or `not_done`.
 
-    Done effects are given as `result` to whoever asks next; undone ones may be run. Returns False when the effect is not unknown.
+    Done effects are given as `result` to whoever asks next; undone ones may be run. Of an effect of which nobody knows whether it was
+    undone, `done` says that it stands; of a tool NAME.undo it says that NAME was undone. Returns False when the effect is not unknown.
     """
     message = transcripts.clean(Message(role=Role.TOOL, text=result)) if ruling == "done" else None
     ruled = await database.fetchval(
@@ -255,14 +258,41 @@ async def rule(
     return bool(ruled)
 
 
+async def rule_step(
+    database: Database | Connection,
+    *,
+    tenant: str,
+    run_id: str,
+    step: int,
+    ruling: Ruling,
+    by: str,
+    reason: str = "",
+    result: str = "done",
+) -> bool:
+    """The same, for the effect of unknown outcome that a run's step is parked for; False when there is none."""
+    found = await database.fetchrow(
+        "select tool, key from effects where tenant = $1 and state in ('unknown', 'undoing') "
+        "and ((state = 'unknown' and run_id = $2 and step = $3) or questions ? ($2 || ':' || $3::integer)) "
+        "order by state = 'unknown' desc, run_id = $2 desc, started_at desc limit 1",
+        tenant,
+        run_id,
+        step,
+    )
+    if found is None:
+        return False
+    return await rule(database, tenant=tenant, tool=found["tool"], key=found["key"], ruling=ruling, by=by, reason=reason, result=result)
+
+
 async def of_run(database: Database, run_id: str) -> list[Effect]:
     """What a run's tools did, in order."""
     return await _select(database, "where run_id = $1 order by step", run_id)
 
 
 async def unknown(database: Database, tenant: str) -> list[Effect]:
-    """Every effect whose outcome a person must find out, oldest first."""
-    return await _select(database, "where tenant = $1 and state = 'unknown' order by started_at", tenant)
+    """Every effect, and undoing of one, whose outcome a person must find out, oldest first."""
+    return await _select(
+        database, "where tenant = $1 and state in ('unknown', 'undoing') and state = 'unknown' order by started_at", tenant
+    )
 
 
 async def result_bytes(database: Database, message: Message, blob_id: str | None) -> int:

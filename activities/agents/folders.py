@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from activities.agents import approvals as people_decide
-from activities.agents import documents, http_tools, modules, people_file, schemas
+from activities.agents import documents, hook_check, http_tools, modules, people_file, schemas
 from activities.agents.documents import Document, closest
 from activities.agents.people_file import PEOPLE_FILE
 from activities.inference.turns import ASK_PERSON, HANDOFF_PREFIX
 from workflows.contracts.agents import AgentDefinition, ToolSpec
 from workflows.contracts.errors import DefinitionError
+from workflows.contracts.hooks import Hook
 from workflows.contracts.people_settings import PeopleSettings
 from workflows.contracts.signatures import place, wrong
 from workflows.contracts.tools import Provider, Tool
@@ -31,6 +32,7 @@ class Catalog:
     providers: tuple[Provider, ...] = ()
     model_files: tuple[Path, ...] = ()
     people: PeopleSettings = PeopleSettings()
+    hooks: tuple[Hook, ...] = ()
 
 
 def load(folders: Iterable[Path]) -> Catalog:
@@ -42,6 +44,7 @@ def load(folders: Iterable[Path]) -> Catalog:
     found = [_read_folder(folder) for folder in dict.fromkeys(Path(folder).resolve() for folder in folders)]
     tools, specs = _tools(found)
     providers = _providers(found, tools.values())
+    hooks = hook_check.checked((hook for one in found for hook in one.code.hooks), specs, {provider.wanted for provider in providers})
     people = people_file.load(path for one in found for path in one.people_files)
     agents = [document for one in found for document in one.agents]
     definitions: dict[str, AgentDefinition] = {}
@@ -59,6 +62,7 @@ def load(folders: Iterable[Path]) -> Catalog:
         providers=providers,
         model_files=tuple(path for one in found for path in one.model_files),
         people=people,
+        hooks=hooks,
     )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from workflows.contracts.errors import DefinitionError
+from workflows.contracts.hooks import Hook, hooks_of
 from workflows.contracts.tools import Provider, Tool
 
 _generation = itertools.count(1)
@@ -28,6 +29,7 @@ class Found:
 
     tools: tuple[Tool[..., Any], ...]
     providers: tuple[Provider, ...]
+    hooks: tuple[Hook, ...] = ()
 
 
 def source_files(folder: Path) -> list[Path]:
@@ -117,9 +119,12 @@ def _remedy(path: Path, error: BaseException) -> str:
 def _collect(modules: Iterable[types.ModuleType]) -> Found:
     tools: dict[int, Tool[..., Any]] = {}
     providers: dict[int, Provider] = {}
+    hooks: dict[int, Hook] = {}
     for value in itertools.chain.from_iterable(vars(module).values() for module in modules):
         if isinstance(value, Tool):
             tools[id(value)] = value
         elif isinstance(value, Provider):
             providers[id(value)] = value
-    return Found(tuple(tools.values()), tuple(providers.values()))
+        else:
+            hooks |= {id(hook): hook for hook in hooks_of(value)}
+    return Found(tuple(tools.values()), tuple(providers.values()), tuple(hooks.values()))

@@ -15,7 +15,7 @@ import structlog
 from activities.tools.ready import StillRunningError
 from activities.tools.registry import Toolbox
 from workflows.contracts.signatures import Signature
-from workflows.contracts.tools import Tool, ToolContext
+from workflows.contracts.tools import RESULT, Tool, ToolContext
 
 log = structlog.get_logger("holdfast.tools")
 
@@ -57,23 +57,51 @@ class ReadyFunction:
         """One of the arguments as the tool reads it."""
         return self._tool.arguments.one(arguments, name)
 
+    def known(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments with the function's defaults for those that were left out."""
+        return self._tool.all_arguments(arguments)
+
     async def call(self, arguments: dict[str, Any], context: ToolContext) -> Any:
         """Call the function."""
-        return await _call(self._tool.function, arguments | self._hidden(self._tool.signature, context), self._tool.spec.name)
+        return await call_function(self._tool.function, arguments | self._hidden(self._tool.signature, context), self._tool.spec.name)
 
     async def check(self, arguments: dict[str, Any], context: ToolContext) -> Any:
         """Call the tool's check with the arguments that it names; one that answers by yes or no is understood too."""
         check, signature = self._tool.check, self._tool.check_signature
         if check is None or signature is None:
             return None
-        found = await _call(check, self._tool.asked(arguments) | self._hidden(signature, context), self._tool.spec.name)
+        found = await call_function(check, self._tool.asked(arguments) | self._hidden(signature, context), self._tool.spec.name)
         return None if found is False else found
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether the decorator was given an `undo`."""
+        return self._tool.undo is not None
+
+    @property
+    def undo_reads_result(self) -> bool:
+        """Whether the undo asks for what the tool gave."""
+        signature = self._tool.undo_signature
+        return signature is not None and (signature.takes_any or RESULT in signature.visible)
+
+    async def undo(self, arguments: dict[str, Any], result: str, context: ToolContext) -> Any:
+        """Call the tool's undo with the arguments that it names, and with what the tool gave when it asks for that."""
+        undo, signature = self._tool.undo, self._tool.undo_signature
+        if undo is None or signature is None:
+            raise LookupError(f"{self._tool.spec.name} has no undo")
+        given = self._tool.undone_with(arguments, result)
+        return await call_function(undo, given | self._hidden(signature, context), f"{self._tool.spec.name}.undo")
 
     def _hidden(self, signature: Signature, context: ToolContext) -> dict[str, Any]:
         return dict.fromkeys(signature.context, context) | {name: self._given[wanted] for name, wanted in signature.provided.items()}
 
 
-async def _call(function: Callable[..., Any], arguments: dict[str, Any], name: str) -> Any:
+async def call_function(function: Callable[..., Any], arguments: dict[str, Any], name: str) -> Any:
+    """Call an async function in the event loop, any other in a thread of its own.
+
+    Raises:
+        StillRunningError: it was given up, and its thread goes on.
+    """
     try:
         if inspect.iscoroutinefunction(function):
             return await function(**arguments)

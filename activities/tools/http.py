@@ -95,6 +95,10 @@ class ReadyHttp:
         """One of the arguments."""
         return arguments.get(name)
 
+    def known(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments as they are."""
+        return dict(arguments)
+
     async def check(self, arguments: dict[str, Any], context: ToolContext) -> Any:
         """Nothing: an HTTP tool has no check."""
         return None

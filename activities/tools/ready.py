@@ -31,6 +31,10 @@ class Ready(Protocol):
         """One of the arguments, by the name that the model knows it by; None when it was left out."""
         ...
 
+    def known(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments as hooks see them: defaults for those that were left out."""
+        ...
+
     async def call(self, arguments: dict[str, Any], context: ToolContext) -> Any:
         """What the tool returns, or whatever it raises."""
         ...

@@ -138,6 +138,9 @@ class Ask(Frozen):
     reason: str = ""
     policy: ApprovalPolicy = ApprovalPolicy()
 
+    def __init__(self, reason: str = "", policy: ApprovalPolicy | None = None) -> None:
+        super().__init__(reason=reason, policy=policy or ApprovalPolicy())  # type: ignore[call-arg]  # the fields of the subclass
+
 
 class AskRequest(Frozen):
     """Put a question before people, remind them of it, or escalate it."""
@@ -269,6 +272,8 @@ class Undoable(Frozen):
     tool: str
     key: str
     timeout_s: float
+    doing: int = 1
+    """Which attempt did it: one that another run has done anew since is not this run's to undo."""
 
 
 class UndoRequest(Frozen):

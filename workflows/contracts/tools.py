@@ -5,18 +5,15 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-import typing
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Generic, ParamSpec, Protocol, TypeVar, get_args, get_origin, overload
+from typing import Annotated, Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from pydantic import ValidationError
 
-from workflows.contracts import conditions, tags
 from workflows.contracts.agents import Effect, ToolSpec
-from workflows.contracts.errors import DefinitionError
-from workflows.contracts.redaction import is_secret_name
+from workflows.contracts.providing import Provider, provide
+from workflows.contracts.references import wrong_references
 from workflows.contracts.signatures import (
     Arguments,
     ProvidedMarker,
@@ -32,6 +29,9 @@ from workflows.contracts.signatures import (
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+
+RESULT = "result"
+"""What an `undo` calls the text that the tool gave."""
 
 Provided = Annotated[T, ProvidedMarker()]
 """`shop: Provided[Shop]`: the worker gives what the `@provide` function for Shop yields; the model never sees the parameter."""
@@ -90,6 +90,9 @@ class Tool(Generic[P, R]):
         self.check: Callable[..., Any] | None = None
         """Asked when nobody knows whether an earlier attempt of a `once` tool did its work: the result if it did, else None."""
         self.check_signature: Signature | None = None
+        self.undo: Callable[..., Any] | None = None
+        """Undoes an effect that was done: given those of its arguments that it names, and `result` when it asks for it."""
+        self.undo_signature: Signature | None = None
         functools.update_wrapper(self, function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -101,9 +104,9 @@ class Tool(Generic[P, R]):
 
     @property
     def wanted(self) -> tuple[Any, ...]:
-        """The types that the worker must provide, those of `check` included."""
-        checks = self.check_signature.provided.values() if self.check_signature else ()
-        return tuple({*self.signature.provided.values(), *checks})
+        """The types that the worker must provide, those of `check` and `undo` included."""
+        signatures = (self.signature, self.check_signature, self.undo_signature)
+        return tuple({wanted for signature in signatures if signature for wanted in signature.provided.values()})
 
     def read(self, raw: str) -> dict[str, Any]:
         """The function's keyword arguments from the JSON text that the model wrote.
@@ -113,14 +116,26 @@ class Tool(Generic[P, R]):
         """
         return self.arguments.read(raw)
 
-    def asked(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """What `check` is called with, beside what the worker gives: the arguments it names, defaults for those left out."""
-        if self.check_signature is None:
-            return {}
+    def all_arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments with the function's defaults for those that were left out."""
         parameters = inspect.signature(self.function).parameters
         known = {name: parameters[name].default for name in self.signature.visible} | dict(arguments)
-        wanted = known if self.check_signature.takes_any else self.check_signature.visible
-        return {name: known[name] for name in wanted if known.get(name, inspect.Parameter.empty) is not inspect.Parameter.empty}
+        return {name: value for name, value in known.items() if value is not inspect.Parameter.empty}
+
+    def asked(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """What `check` is called with, beside what the worker gives: the arguments it names, defaults for those left out."""
+        return self._named(self.check_signature, self.all_arguments(arguments))
+
+    def undone_with(self, arguments: Mapping[str, Any], result: str) -> dict[str, Any]:
+        """What `undo` is called with, beside what the worker gives: the arguments it names, and the result when it asks for it."""
+        known = self.all_arguments(arguments)
+        return self._named(self.undo_signature, known if RESULT in self.signature.visible else known | {RESULT: result})
+
+    @staticmethod
+    def _named(signature: Signature | None, known: dict[str, Any]) -> dict[str, Any]:
+        if signature is None:
+            return {}
+        return known if signature.takes_any else {name: known[name] for name in signature.visible if name in known}
 
 
 @overload
@@ -136,6 +151,7 @@ def tool(
     timeout_s: float = 60,
     retries: int = 0,
     check: Callable[..., Any] | None = None,
+    undo: Callable[..., Any] | None = None,
     invalidates: Sequence[str] = (),
 ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
 def tool(
@@ -150,6 +166,7 @@ def tool(
     timeout_s: float = 60,
     retries: int = 0,
     check: Callable[..., Any] | None = None,
+    undo: Callable[..., Any] | None = None,
     invalidates: Sequence[str] = (),
 ) -> Any:
     """Make a function callable by agents; its name, docstring and annotated parameters are what the model is told.
@@ -165,6 +182,8 @@ def tool(
         retries: how often a raising pure or idempotent tool is run again before its failure is told to the model.
         check: for `once` tools: called with the arguments it names when an earlier attempt's outcome is unknown; gives the
             result if that attempt did its work, None if it did not.
+        undo: for tools that are not pure: takes an effect back, when a person ends a run so. Called with the arguments it names, and
+            with `result`, the text that the tool gave, when it asks for it; raises `ToolError` when nothing could be undone.
         invalidates: tags of cached answers that the effect makes old, as in `"orders:{order_id}"`: they are thrown away together
             with the entry that it is done. `{tenant}` and `{user}` are the run's.
 
@@ -172,7 +191,7 @@ def tool(
         DefinitionError: naming file, line, field and remedy.
     """
     local_names = sys._getframe(1).f_locals
-    given: dict[str, Any] = {"effect": effect, "approve": approve, "key": key, "timeout_s": timeout_s, "retries": retries}
+    given: dict[str, Any] = {"effect": effect, "approve": approve, "key": key, "timeout_s": timeout_s, "retries": retries, "undo": undo is not None}
     given["invalidates"] = (invalidates,) if isinstance(invalidates, str) else tuple(invalidates)
 
     def decorate(target: Callable[..., Any]) -> Tool[..., Any]:
@@ -187,6 +206,8 @@ def tool(
         made = Tool(target, spec, signature, arguments)
         if check is not None:
             made.check, made.check_signature = check, _read_check(made, check, local_names)
+        if undo is not None:
+            made.undo, made.undo_signature = undo, _read_undo(made, undo, local_names)
         return made
 
     return decorate if function is None else decorate(function)
@@ -204,90 +225,29 @@ def _spec(function: Callable[..., Any], **fields: Any) -> ToolSpec:
     return spec
 
 
-def wrong_references(spec: ToolSpec) -> list[tuple[str, str, str]]:
-    """(field, problem, remedy) for each field that does not fit the tool's arguments or its effect."""
-    known = list(spec.parameters.get("properties", {}))
-    found: list[tuple[str, str, str]] = []
-    if spec.key is not None and spec.key not in known:
-        found.append(("key", f"no argument is called `{spec.key}`", closest(spec.key, known)))
-    if spec.key is not None and spec.effect is Effect.PURE:
-        found.append(("key", "a pure tool has no effect that a key could name", "Give effect: once or idempotent, or leave the key out"))
-    if spec.key is not None and is_secret_name(spec.key):
-        found.append(("key", "names a secret, which is blacked out before the ledger sees it", "Name an argument that may be written down"))
-    found += _wrong_tags(spec, known)
-    if spec.retries and spec.effect is Effect.ONCE:
-        found.append(("retries", "a tool with effect once is never run again by itself", "Leave retries out, or give effect: idempotent"))
-    if isinstance(spec.approve, str):
-        try:
-            names = conditions.parse(spec.approve).names
-        except DefinitionError as error:
-            return [*found, ("approve", str(error), "Or write True to ask always")]
-        found += [("approve", f"no argument is called `{n}`", closest(n, known)) for n in sorted(names) if n not in known]
-    return found
-
-
-def _wrong_tags(spec: ToolSpec, known: list[str]) -> list[tuple[str, str, str]]:
-    found: list[tuple[str, str, str]] = []
-    if spec.invalidates and spec.effect is Effect.PURE:
-        problem = "a pure tool changes nothing that could make answers old"
-        found.append(("invalidates", problem, "Give effect: once or idempotent, or leave invalidates out"))
-    for tag in spec.invalidates:
-        if tags.unreadable(tag):
-            found.append(("invalidates", f"the tag {tag!r} cannot be read", "Write it like orders:{order_id}"))
-            continue
-        for name in tags.places(tag):
-            if name not in known and name not in tags.CALLERS:
-                found.append(("invalidates", f"no argument is called `{name}`", closest(name, [*known, *tags.CALLERS])))
-            elif name in known and name not in spec.parameters.get("required", ()):
-                found.append(("invalidates", f"the argument `{name}` may be left out", "Name one that is required"))
-            elif is_secret_name(name):
-                found.append(("invalidates", f"`{name}` names a secret", "Name an argument that may be written down"))
-    return found
-
-
 def _read_check(made: Tool[..., Any], check: Callable[..., Any], local_names: Mapping[str, Any]) -> Signature:
     if made.spec.effect is not Effect.ONCE:
         raise wrong(made.function, "check", f"is for `once` tools, this one is `{made.spec.effect}`", "Leave it out")
-    signature = read_signature(check, ToolContext, local_names)
-    for name in signature.visible:
-        if name not in made.signature.visible:
-            remedy = closest(name, made.signature.visible)
-            raise wrong(made.function, "check", f"asks for `{name}`, which the tool does not take", remedy)
+    return _read_beside(made, "check", check, made.signature.visible, local_names)
+
+
+def _read_undo(made: Tool[..., Any], undo: Callable[..., Any], local_names: Mapping[str, Any]) -> Signature:
+    signature = _read_beside(made, "undo", undo, [*made.signature.visible, RESULT], local_names)
+    if RESULT in signature.visible and RESULT in made.signature.visible:
+        problem = "asks for `result`, which is an argument of the tool, and what the tool gave"
+        raise wrong(made.function, "undo", problem, "Call the tool's argument otherwise")
     return signature
 
 
-@dataclass(frozen=True, slots=True)
-class Provider:
-    """Opens one dependency when the worker starts and closes it when the worker ends."""
-
-    wanted: Any
-    """The type that tools ask for."""
-    function: Callable[[], AbstractAsyncContextManager[Any]]
-    place: str
-
-    def open(self) -> AbstractAsyncContextManager[Any]:
-        """A context manager that holds the dependency open."""
-        return self.function()
-
-
-def provide(function: Callable[[], AsyncIterator[T]] | Callable[[], AbstractAsyncContextManager[T]], /) -> Provider:
-    """Give tools a dependency: what the function yields is passed to each parameter `Provided[T]`, T being the type it yields.
-
-    Raises:
-        DefinitionError: the function takes parameters, or does not say what it yields.
-    """
-    local_names = sys._getframe(1).f_locals
-    try:
-        returns = typing.get_type_hints(inspect.unwrap(function), localns=dict(local_names)).get("return")
-    except NameError as error:
-        raise wrong(function, "return", f"cannot be resolved: {error}", "Import the type at run time") from error
-    origin = get_origin(returns)
-    if not (isinstance(origin, type) and issubclass(origin, AsyncIterator | AbstractAsyncContextManager)):
-        raise wrong(function, "return", "does not say what is provided", "Write an async generator with `-> AsyncIterator[Shop]`")
-    if inspect.signature(function).parameters:
-        raise wrong(function, "parameters", "a provider takes none", "Read settings from the environment inside it")
-    opened: Any = asynccontextmanager(function) if inspect.isasyncgenfunction(function) else function
-    return Provider(wanted=get_args(returns)[0], function=opened, place=place(function))
+def _read_beside(
+    made: Tool[..., Any], field_name: str, function: Callable[..., Any], known: Collection[str], local_names: Mapping[str, Any]
+) -> Signature:
+    """The signature of a function that is called beside the tool, with some of its arguments."""
+    signature = read_signature(function, ToolContext, local_names)
+    for name in signature.visible:
+        if name not in known:
+            raise wrong(made.function, field_name, f"asks for `{name}`, which the tool does not take", closest(name, known))
+    return signature
 
 
 __all__ = [

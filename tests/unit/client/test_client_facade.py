@@ -8,12 +8,13 @@ import sys
 import holdfast
 
 PUBLIC = """
-    AgentDefinition Approval ArgumentsError Cache ConfigurationConflictError ConfigurationError DefinitionError Effect
+    AgentDefinition Approval ApprovalPolicy ArgumentsError Ask Cache ConfigurationConflictError ConfigurationError DefinitionError Deny
+    Effect
     FailureClass HoldfastError IdempotencyConflictError InputTooLargeError InvalidInputError Limits Memory Orchestrator Parked
     Priority Provided ResultTypeError Run RunCancelledError RunError RunEvent RunFailedError RunOutcome RunParkedError RunReport
     RunStateError RunStatus RunSummary RunView Settings SettingsError StatusEvent StepError StepEvent StepReport ToolContext
     ToolError ToolSpec Totals UnavailableError UnknownAgentError UnknownModelError UnknownRunError UnknownToolError UsageError
-    __version__ provide tool
+    __version__ after before provide tool
 """
 
 
