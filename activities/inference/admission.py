@@ -12,7 +12,7 @@ import structlog
 
 from activities.inference.breaker_rules import Scopes, key_refused
 from activities.inference.breakers import Breakers, Standing
-from activities.inference.demands import Caller, Estimate, demands
+from activities.inference.demands import Caller, Estimate, Limited, demands
 from activities.inference.limiter import Alternative, Ask, Lease, Limiter, Postponed, Slot
 from activities.inference.providers.protocol import Provider
 from activities.inference.routing import Candidate, Route, weighted_order
@@ -123,6 +123,7 @@ class Admission:
         self._settings = settings
         self.breakers = breakers
         self.limiter = limiter
+        self.limited = Limited(settings)
 
     async def admit(self, route: Route, request: Request, without: frozenset[str]) -> Admitted:
         """The option that may go now; waits for its slot when that is near.

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 
+from state import transcripts
 from state.budgets import Refusal
 from state.model_calls import SubRun
 from workflows.contracts.agents import AgentDefinition, Cache
@@ -17,7 +19,7 @@ Fold = Callable[[tuple[Message, ...], int], tuple[Message, ...]]
 """(conversation, window in tokens) → what is sent after the instructions."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Asked:
     """What to ask: the instructions and offers that stand beside the conversation. `fold` makes the request's messages of it."""
 
@@ -35,6 +37,12 @@ class Asked:
     """The task type, for which the settings may name a tier of its own."""
     cache: Cache | None = None
     """Whether the answer may come from the response cache, and for how long one is kept there."""
+
+    @cached_property
+    def overhead_tokens(self) -> int:
+        """The estimate of what stands beside the conversation."""
+        offers = (f"{tool.name}{tool.description}{tool.parameters}" for tool in self.tools)
+        return transcripts.text_tokens(self.instructions) + sum(map(transcripts.text_tokens, offers))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from activities.inference.buckets import Bucket, BucketKind, Demand, Estimate, Measure
 from workflows.contracts.inference import EVERY, InferenceSettings, Rates
 
-__all__ = ["Caller", "Estimate", "Learned", "demands", "sized"]
+__all__ = ["Caller", "Estimate", "Learned", "Limited", "demands", "sized"]
 
 LEARNED_FROM = 8
 """So many answers of a model must have been seen before the typical output is reserved instead of the largest."""
 UNLEARNED_FACTOR = 1.15
 DAY_S = 86_400.0
+_UNLIMITED = Rates()
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,22 @@ class Caller:
 
     tenant: str
     agent: str
+
+
+class Limited:
+    """Whether settings limit anything. What all callers meet is looked at once: every call asks."""
+
+    def __init__(self, settings: InferenceSettings) -> None:
+        self._settings = settings
+        shared = [provider.limits for provider in settings.providers.values()]
+        shared += [key.limits for provider in settings.providers.values() for key in provider.keys]
+        shared += [model.limits for model in settings.models.values()]
+        self._everybody = any(rates.any for rates in shared)
+
+    def by_anything(self, caller: Caller) -> bool:
+        """Whether a call of this caller could meet a limit."""
+        own = (_named(self._settings.tenants, caller.tenant), _named(self._settings.agents, caller.agent))
+        return self._everybody or any(rates is not _UNLIMITED and rates.any for rates in own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +85,7 @@ def sized(estimate: Estimate, learned: Learned) -> Estimate:
 
 
 def _named(entries: Mapping[str, Rates], name: str) -> Rates:
-    return entries.get(name) or entries.get(EVERY) or Rates()
+    return entries.get(name) or entries.get(EVERY) or _UNLIMITED
 
 
 def _of(owner: str, rates: Rates, size: Estimate) -> Iterator[Demand]:

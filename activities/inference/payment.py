@@ -88,11 +88,11 @@ class Payment:
 
     def _must_look(self) -> bool:
         """Whether the conversation's size, or what came of earlier attempts, matters before anything is reserved."""
-        means, settings = self._means, self._means.router.settings
+        means = self._means
         chooses = means.router.chooses(self._model)
         return (
             (self._asked.cache is not None and means.cache is not None)
-            or (means.admission.limiter is not None and planning.limits_anything(settings, self._request))
+            or (means.admission.limiter is not None and means.admission.limited.by_anything(planning.caller(self._request)))
             or (chooses and (self._attempt > 1 or self._request.previous is not None))
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -12,11 +11,10 @@ from activities.inference.admission import Admitted
 from activities.inference.asking import Asked
 from activities.inference.demands import Caller, Estimate
 from activities.inference.routing import CACHE_TOKENS, Candidate, Needs
-from state import transcripts
 from state.budgets import BudgetLine
 from state.model_calls import Looked, Plan
 from state.response_cache import Hit
-from workflows.contracts.inference import EVERY, BudgetEntry, BudgetScope, InferenceSettings, Rates
+from workflows.contracts.inference import EVERY, BudgetEntry, BudgetScope, InferenceSettings
 from workflows.contracts.messages import Message, ModelRequest, Role
 from workflows.contracts.runs import ModelCallRequest
 
@@ -44,13 +42,6 @@ def request(
     )
 
 
-def overhead_tokens(asked: Asked) -> int:
-    """What stands beside the conversation."""
-    return transcripts.text_tokens(asked.instructions) + sum(
-        transcripts.text_tokens(f"{tool.name}{tool.description}{tool.parameters}") for tool in asked.tools
-    )
-
-
 def max_output_tokens(asked: Asked, candidate: Candidate) -> int:
     """The most that the answer may have: the agent's wish, within the tier's limit."""
     return min(asked.max_output_tokens, candidate.max_output_tokens or asked.max_output_tokens)
@@ -65,7 +56,7 @@ def plan(settings: InferenceSettings, step: ModelCallRequest, asked: Asked, admi
         model=candidate.model,
         reason=candidate.reason,
         worker=WORKER,
-        overhead_tokens=overhead_tokens(asked),
+        overhead_tokens=asked.overhead_tokens,
         estimate_factor=ESTIMATE_FACTOR,
         window_tokens=NO_WINDOW_TOKENS if asked.may_overflow else candidate.worst.window_tokens,
         max_output_tokens=output,
@@ -88,7 +79,7 @@ def free_plan(step: ModelCallRequest, asked: Asked, provider: str, model: str, h
         model=model,
         reason=_found_by(hit),
         worker=WORKER,
-        overhead_tokens=overhead_tokens(asked),
+        overhead_tokens=asked.overhead_tokens,
         estimate_factor=ESTIMATE_FACTOR,
         window_tokens=NO_WINDOW_TOKENS,
         max_output_tokens=1,
@@ -128,12 +119,12 @@ def needs(asked: Asked, looked: Looked | None) -> Needs:
 
 def input_tokens(asked: Asked, looked: Looked) -> int:
     """The estimate of what is sent; the look has written the step's appendices and counted them."""
-    return looked.input_tokens + overhead_tokens(asked)
+    return looked.input_tokens + asked.overhead_tokens
 
 
 def estimate(asked: Asked, looked: Looked | None) -> Estimate:
     """What the limiter reserves."""
-    return Estimate(input_tokens(asked, looked) if looked else overhead_tokens(asked), asked.max_output_tokens)
+    return Estimate(input_tokens(asked, looked) if looked else asked.overhead_tokens, asked.max_output_tokens)
 
 
 def caller(step: ModelCallRequest) -> Caller:
@@ -147,19 +138,6 @@ def warm(looked: Looked | None) -> str | None:
     if last is None or last.age_s > WARM_S or last.input_tokens < CACHE_TOKENS:
         return None
     return f"{last.provider}:{last.model}"
-
-
-def limits_anything(settings: InferenceSettings, step: ModelCallRequest) -> bool:
-    """Whether any limit is configured that a call of this step could meet."""
-    owners: list[Rates] = [rates for rates in (_of(settings.tenants, step.tenant), _of(settings.agents, step.agent.name)) if rates]
-    owners += [entry.limits for entry in settings.providers.values()]
-    owners += [key.limits for entry in settings.providers.values() for key in entry.keys]
-    owners += [model.limits for model in settings.models.values()]
-    return any(rates.any for rates in owners)
-
-
-def _of(entries: Mapping[str, Rates], name: str) -> Rates | None:
-    return entries.get(name) or entries.get(EVERY)
 
 
 def budget_lines(settings: InferenceSettings, step: ModelCallRequest) -> tuple[BudgetLine, ...]:

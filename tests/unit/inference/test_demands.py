@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from activities.inference.buckets import Bucket, BucketKind, Measure
-from activities.inference.demands import Caller, Estimate, Learned, demands, sized
-from workflows.contracts.inference import InferenceSettings, ModelSettings, ProviderEntry, Rates
+from activities.inference.demands import Caller, Estimate, Learned, Limited, demands, sized
+from workflows.contracts.inference import InferenceSettings, KeyEntry, ModelSettings, ProviderEntry, Rates
 
 SETTINGS = InferenceSettings(
     providers={"p": ProviderEntry(dialect="openai", limits=Rates(requests_per_minute=60, tokens_per_minute=6000, headroom=0.2))},
@@ -16,6 +16,21 @@ SETTINGS = InferenceSettings(
 )
 ESTIMATE = Estimate(100, 50)
 EXACT = Learned(input_factor=1.0, output_tokens=10.0, output_deviation=2.0, samples=8)
+
+
+def test_whether_a_caller_meets_any_limit_at_all() -> None:
+    plain = SETTINGS.model_copy(update={"providers": {"p": ProviderEntry(dialect="openai", api_key_env="KEY")}, "models": {}})
+    tenants = plain.model_copy(update={"tenants": {"acme": Rates(tokens_per_day=1000), "free": Rates()}})
+    found = {
+        who: Limited(tenants).by_anything(Caller(*who)) for who in (("acme", "a"), ("free", "a"), ("other", "support"), ("other", "a"))
+    }
+    assert found == {("acme", "a"): True, ("free", "a"): False, ("other", "support"): True, ("other", "a"): False}
+    assert Limited(plain).by_anything(Caller("other", "a")), "every tenant is limited"
+    assert Limited(SETTINGS.model_copy(update={"tenants": {}, "agents": {}})).by_anything(Caller("other", "a"))
+    key = KeyEntry(name="main", env="KEY", limits=Rates(concurrency=1))
+    keyed = ProviderEntry(dialect="openai", keys=(key,))
+    assert Limited(InferenceSettings(providers={"p": keyed})).by_anything(Caller("other", "a"))
+    assert not Limited(InferenceSettings()).by_anything(Caller("other", "a"))
 
 
 def taken(tenant: str = "acme", agent: str = "support", model: str = "p:m", key: Rates | None = None) -> dict[str, float]:
