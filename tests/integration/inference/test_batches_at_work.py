@@ -44,7 +44,7 @@ async def test_work_that_can_wait_is_answered_by_batches_at_half_the_price(house
     assert {call["price_version"] for call in ledger} == {"models.yaml, batch"}
     spent = sum((call["cost_usd"] for call in ledger), Decimal(0))
     assert spent == house.billed_usd(in_batches=True) > 0
-    assert sum(((await run.view()).totals.cost_usd for run in runs), Decimal(0)) == spent
+    assert sum([(await run.view()).totals.cost_usd for run in runs], Decimal(0)) == spent
     books = await house.database.fetchrow("select sum(spent_usd) as spent, sum(reserved_usd) as reserved from runs")
     assert books is not None
     assert (books["spent"], books["reserved"]) == (spent, 0)
@@ -56,23 +56,16 @@ async def test_work_that_can_wait_is_answered_by_batches_at_half_the_price(house
     assert (line["calls"], Decimal(line["cost_usd"]), Decimal(line["saved_usd"])) == (6, spent, spent)
 
 
-async def test_while_it_waits_half_the_worst_case_is_reserved_and_the_run_says_what_it_waits_for(house: House) -> None:
+async def test_while_it_waits_the_run_says_for_what_and_its_worst_case_is_reserved(house: House) -> None:
     house.provider.batches.takes_s = 600
     run = await house.holdfast.start("desk", "whenever")
     view = await house.until(run, "waiting for a batch of own, handed in ")
     assert view.status is RunStatus.RUNNING
     (call,) = await house.calls(run)
-    assert call["state"] == "in_flight"
-    assert call["reserved_usd"] == call["reserved_tokens"] * Decimal(0) + (
-        (call["reserved_tokens"] - 1024) * Decimal("0.00001") * Decimal("0.5") * _worst_input(house) + 1024 * Decimal("0.00002")
-    )
+    assert (call["state"], call["batch"], call["price_factor"]) == ("in_flight", True, Decimal("0.5"))
+    assert call["reserved_usd"] > 0
     house.provider.batches.hurry()
     assert await house.answer(run) == "Done: whenever"
-
-
-def _worst_input(house: House) -> Decimal:
-    """The dearest input token, of its plain price: one that anthropic writes into its prompt cache."""
-    return Decimal("1.25") if house.provider.batches.all[0].dialect.name == "anthropic" else Decimal(1)
 
 
 @pytest.mark.parametrize("kind", [FaultKind.BATCH_ANSWER_LOST, FaultKind.BATCH_ANSWER_HELD])
@@ -110,20 +103,26 @@ async def test_a_cancelled_run_leaves_and_the_last_to_leave_cancels_the_batch(ho
     assert (call["state"], call["cost_usd"]) == ("unknown", call["reserved_usd"])
 
 
-async def test_who_leaves_does_not_disturb_the_others_and_a_late_answer_settles_what_it_was_charged(house: House) -> None:
-    house.provider.batches.takes_s = 600
-    left, stays = [await house.holdfast.start("desk", words) for words in ("never mind", "please")]
-    for run in (left, stays):
-        await house.until(run, "handed in ")
-    await left.cancel()
-    with pytest.raises(RunCancelledError):
-        await left.result(timeout_s=WITHIN_S)
-    house.provider.batches.hurry()
-    assert await house.answer(stays) == "Done: please"
-    if len(house.provider.batches.all) == 1:
-        (call,) = await house.calls(left)
-        assert call["state"] == "recorded"
-    assert all(batch.cancelled_at is None or len(house.provider.batches.all) == 2 for batch in house.provider.batches.all)
+async def test_who_leaves_does_not_disturb_the_others_and_a_late_answer_settles_what_it_was_charged(
+    stack: RunningStack, client: Client, new_database_url: str, tmp_path: Path, dialect: Dialect
+) -> None:
+    async with opened(stack, client, new_database_url, tmp_path, dialect, gather_s=2.0) as house:
+        house.provider.batches.takes_s = 600
+        left, stays = [await house.holdfast.start("desk", words) for words in ("never mind", "please")]
+        for run in (left, stays):
+            await house.until(run, "handed in ")
+        assert len(house.provider.batches.all) == 1
+        await left.cancel()
+        with pytest.raises(RunCancelledError):
+            await left.result(timeout_s=WITHIN_S)
+        assert [call["state"] for call in await house.calls(left)] == ["unknown"]
+        assert house.provider.batches.all[0].cancelled_at is None
+        house.provider.batches.hurry()
+        assert await house.answer(stays) == "Done: please"
+        assert [call["state"] for call in await house.calls(left)] == ["recorded"]
+        rows = await house.database.fetchrow("select sum(spent_usd) as spent, sum(unknown_usd) as unknown from runs")
+        assert rows is not None
+        assert (rows["spent"], rows["unknown"]) == (house.billed_usd(in_batches=True), 0)
 
 
 async def test_a_request_that_the_provider_refuses_parks_its_own_run_only(house: House) -> None:
