@@ -129,6 +129,13 @@ async def take(database: Database, batch: Batch, worker: str, near_s: float, pro
     raise LookupError("the limits' rows vanish as soon as they are made")
 
 
+async def step_out(database: Database, ticket: str) -> None:
+    """Leave the lines of whoever will not ask again: nobody behind is held back by it. A slot that it has reserved stays."""
+    await database.execute(
+        "with gone as (delete from limit_lines where ticket = $1) delete from limit_tickets where ticket = $1 and not reserved", ticket
+    )
+
+
 async def renew(database: Database, worker: str, held: Mapping[str, float], lessons: Sequence[Lesson]) -> dict[str, Lesson]:
     """Say that this worker lives and what it holds, hand in what it learned; gives what all workers have learned, by model."""
     rows = await database.fetch(

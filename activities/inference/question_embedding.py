@@ -15,11 +15,11 @@ from activities.inference.demands import Estimate
 from activities.inference.providers.embedding import Embedded, Embeds
 from activities.inference.recording import record, settle
 from activities.inference.routing import Candidate, Route, Router
-from state import model_calls, transcripts
+from state import limits, model_calls, transcripts
 from state.model_calls import Plan
 from state.pool import Database
 from workflows.contracts.errors import FailureClass, StepError
-from workflows.contracts.inference import SemanticSettings
+from workflows.contracts.inference import InferenceSettings, SemanticSettings
 from workflows.contracts.messages import FinishReason, ModelRequest, ModelResponse
 from workflows.contracts.runs import ModelCallRequest
 
@@ -35,6 +35,11 @@ class Question:
     def aside(self) -> ModelCallRequest:
         """The step under which it is charged."""
         return self.step.model_copy(update={"step": -self.step.step, "appendices": ()})
+
+    @property
+    def ticket(self) -> str:
+        """Its place in the lines of the limits."""
+        return f"{self.step.run_id}:{-self.step.step}"
 
     @property
     def key(self) -> str:
@@ -82,13 +87,24 @@ class QuestionEmbedding:
         return vector
 
     async def _admitted(self, candidate: Candidate, question: Question, until: float) -> Admitted:
+        """Its slot, where one is near; else it leaves the line, since it will not come again."""
         estimate = Estimate(question.tokens, 0)
-        wish = Request(planning.caller(question.step), question.key, question.step.priority, estimate, question.key)
+        wish = Request(planning.caller(question.step), question.ticket, question.step.priority, estimate, question.key)
+        admission = Admission(self._impatient(), self.admission.keys, self.admission.breakers, self.admission.limiter)
         try:
             async with asyncio.timeout_at(until):
-                return await self.admission.admit(Route((candidate,), ()), wish, frozenset())
-        except TimeoutError as error:
-            raise _too_slow(self.settings, sent=False) from error
+                return await admission.admit(Route((candidate,), ()), wish, frozenset())
+        except (StepError, TimeoutError) as error:
+            if admission.limiter is not None:
+                await limits.step_out(self.database, question.ticket)
+            raise error if isinstance(error, StepError) else _too_slow(self.settings, sent=False) from error
+
+    def _impatient(self) -> InferenceSettings:
+        """The settings with slots only as far ahead as the embedding may wait: one further ahead would be taken, and left unused."""
+        limiter = self.router.settings.limiter
+        patience_s = min(limiter.in_process_wait_s, self.settings.timeout_s)
+        horizon_s = {priority: min(patience_s, horizon_s) for priority, horizon_s in limiter.horizon_s.items()}
+        return self.router.settings.model_copy(update={"limiter": limiter.model_copy(update={"horizon_s": horizon_s})})
 
     async def _call(self, admitted: Admitted, question: Question, call_id: int, until: float) -> Embedded:
         """Closes the books of a call that fails."""

@@ -298,6 +298,8 @@ async def test_the_embedding_keeps_to_the_limits_and_goes_without_where_it_would
         turns = [await house.ask(f"Tell me of {word}.") for word in ("apples", "bread", "coffee", "dates")]
     assert [turn["cached"] for turn in turns] == [""] * 4
     assert (house.calls("gpt-5"), house.calls(EMBEDDINGS)) == (4, 1)
+    left = await database.fetchval("select count(*) from limit_lines where bucket like $1", f"%{house.provider.name}%")
+    assert left == 0, "who will not come again stands in nobody's way"
 
 
 async def test_the_embedding_is_kept_within_the_budgets(
