@@ -191,7 +191,8 @@ def tool(
         DefinitionError: naming file, line, field and remedy.
     """
     local_names = sys._getframe(1).f_locals
-    given: dict[str, Any] = {"effect": effect, "approve": approve, "key": key, "timeout_s": timeout_s, "retries": retries, "undo": undo is not None}
+    given: dict[str, Any] = {"effect": effect, "approve": approve, "key": key, "timeout_s": timeout_s, "retries": retries}
+    given["undo"] = undo is not None
     given["invalidates"] = (invalidates,) if isinstance(invalidates, str) else tuple(invalidates)
 
     def decorate(target: Callable[..., Any]) -> Tool[..., Any]:

@@ -15,13 +15,16 @@ from activities.tools.dependencies import Dependencies
 from activities.tools.http import HttpRunner
 from activities.tools.registry import Toolbox
 from activities.tools.run_tool import ToolActivities
+from activities.tools.undo import UndoActivities
 from state import effects, runs, transcripts
 from state.definitions import Definitions
 from state.effects import Effect as Row
 from state.pool import Database
 from state.runs import NewRun
 from workflows.contracts.agents import AgentDefinition, PinnedAgent, ToolSpec
+from workflows.contracts.hooks import hooks_of
 from workflows.contracts.messages import Message, Role, ToolCall
+from workflows.contracts.people import CloseRequest, Undoable, UndoRequest
 from workflows.contracts.runs import ToolOutcome, ToolRunRequest
 from workflows.contracts.tools import Provider, Tool
 
@@ -32,6 +35,7 @@ class Worker:
 
     activities: ToolActivities
     toolbox: Toolbox
+    undo: UndoActivities
 
 
 class Desk:
@@ -43,12 +47,20 @@ class Desk:
         self.http: dict[str, str] = {}
         self._closing: list[Callable[[], Any]] = []
 
-    def worker(self, *tools: Tool[..., Any], providers: Iterable[Provider] = (), environ: Mapping[str, str] | None = None) -> Worker:
+    def worker(
+        self,
+        *tools: Tool[..., Any],
+        providers: Iterable[Provider] = (),
+        environ: Mapping[str, str] | None = None,
+        hooks: Iterable[Callable[..., Any]] = (),
+    ) -> Worker:
         dependencies = Dependencies(providers)
-        toolbox = Toolbox({tool.spec.name: tool for tool in tools}, dependencies)
+        found = [hook for function in hooks for hook in hooks_of(function)]
+        toolbox = Toolbox({tool.spec.name: tool for tool in tools}, dependencies, found)
         http = HttpRunner(environ or {})
         self._closing += [http.aclose, lambda: dependencies.__aexit__(None, None, None)]
-        return Worker(ToolActivities(self.database, Definitions(self.database), toolbox, http), toolbox)
+        tool_activities = ToolActivities(self.database, Definitions(self.database), toolbox, http)
+        return Worker(tool_activities, toolbox, UndoActivities(self.database, toolbox))
 
     async def close(self) -> None:
         for close in self._closing:
@@ -87,6 +99,28 @@ class Desk:
         environment = Attempt(attempt, activity)
         return await environment.start(worker, request.model_copy(update={"rulings": int(activity) if again else 0}))
 
+    async def undoable(self, worker: Worker, request: ToolRunRequest) -> list[Undoable]:
+        """What can be undone of the run that the request is of."""
+        close = CloseRequest(run_id=request.run_id, tenant=self.tenant, agent=request.agent, status="cancelled")
+        return await ActivityEnvironment().run(worker.undo.find_undoable, close)
+
+    async def take_back(
+        self, worker: Worker, request: ToolRunRequest, effect: Undoable, *, attempt: int = 1, rulings: int = 0
+    ) -> ToolOutcome:
+        """One attempt to undo an effect, by the run that the request is of."""
+        return await Attempt(attempt).undo(worker, self.to_undo(request, effect, rulings))
+
+    def to_undo(self, request: ToolRunRequest, effect: Undoable, rulings: int = 0) -> UndoRequest:
+        """The request for it."""
+        return UndoRequest(run_id=request.run_id, agent=request.agent, tenant=self.tenant, user="u1", effect=effect, rulings=rulings)
+
+    async def edit(self, request: ToolRunRequest, arguments: Any, *, version: int = 2) -> None:
+        """Arguments that a person gave the call, as `check_edit` keeps them."""
+        await self.database.execute(
+            "insert into edited_arguments (run_id, step, call_id, version, arguments, by, note) values ($1, $2, $3, $4, $5, 'ann', $4)",
+            *(request.run_id, request.step, request.call_id, version, json.dumps(arguments)),
+        )
+
     async def skip(self, request: ToolRunRequest, result: str) -> None:
         """Write the result that a person gave, as the next model call does."""
         message = Message(role=Role.TOOL, call_id=request.call_id, text=result)
@@ -123,6 +157,13 @@ class Attempt:
 
     async def start(self, worker: Worker, request: ToolRunRequest) -> ToolOutcome:
         return await self._environment.run(worker.activities.run_tool, request)
+
+    async def undo(self, worker: Worker, request: UndoRequest) -> ToolOutcome:
+        return await self._environment.run(worker.undo.undo_effect, request)
+
+    def begin_undo(self, worker: Worker, request: UndoRequest) -> asyncio.Task[ToolOutcome]:
+        self.task = asyncio.create_task(self.undo(worker, request))
+        return self.task
 
     def begin(self, worker: Worker, request: ToolRunRequest) -> asyncio.Task[ToolOutcome]:
         self.task = asyncio.create_task(self.start(worker, request))
