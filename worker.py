@@ -8,14 +8,15 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import structlog
 from temporalio.client import Client
-from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkflowRunner
+from temporalio.worker import Interceptor, UnsandboxedWorkflowRunner, Worker, WorkflowRunner
 
 from activities.agents import folders as agent_folders
 from activities.agents.folders import Catalog
@@ -82,17 +83,7 @@ async def serving(client: Client, task_queue: str, parts: Parts, *, folders: Seq
     async with contextlib.AsyncExitStack() as exits:
         toolbox = Toolbox(catalog.tools, await exits.enter_async_context(Dependencies(catalog.providers)), catalog.hooks)
         live = LiveSettings(parts.database, catalog.model_files, parts.environ or os.environ)
-        inference = await exits.enter_async_context(contextlib.aclosing(ConfiguredInference(parts.environ or os.environ)))
-        if parts.inference is None:
-            notices = await exits.enter_async_context(Notices(parts.database).open())
-            await exits.enter_async_context(live.open(notices))
-            shared = await exits.enter_async_context(open_shared(parts.database, notices, live))
-            gateway = Gateway(parts.database, *inference.take(live.settings), shared)
-            await exits.enter_async_context(inference.following(parts.database, shared.breakers.renewed if shared.breakers else None))
-            live.on_change(lambda settings: gateway.configure(*inference.take(settings)))
-            await exits.enter_async_context(open_reporter(parts.database, lambda: live.settings.alerts))
-        else:
-            gateway = Gateway(parts.database, *parts.inference)
+        gateway = await exits.enter_async_context(_open_gateway(parts, live))
         http = await exits.enter_async_context(contextlib.aclosing(HttpRunner(parts.environ or os.environ)))
         tools = ToolActivities(parts.database, definitions, toolbox, http)
         undo = UndoActivities(parts.database, toolbox)
@@ -111,36 +102,59 @@ async def serving(client: Client, task_queue: str, parts: Parts, *, folders: Seq
 
         watching = asyncio.create_task(watch(folders, seen, changed))
         exits.callback(watching.cancel)
-        worker = Worker(
-            client,
-            task_queue=task_queue,
-            workflows=WORKFLOWS,
-            activities=[
-                models.call_model,
-                models.compact_history,
-                batches.submit_batch,
-                batches.collect_batch,
-                batches.leave_batch,
-                tools.run_tool,
-                tools.withhold_result,
-                undo.find_undoable,
-                undo.undo_effect,
-                memory.recall,
-                memory.remember,
-                *people.activities,
-            ],
-            interceptors=[EdgeInterceptor()],
-            workflow_runner=workflow_runner(),
-            max_cached_workflows=CACHED_RUNS,
-            max_concurrent_activities=CONCURRENT_ACTIVITIES,
-            max_concurrent_workflow_tasks=CONCURRENT_WORKFLOW_TASKS,
-            sticky_queue_schedule_to_start_timeout=timedelta(seconds=policies.STICKY_SCHEDULE_TO_START_S),
-            max_heartbeat_throttle_interval=timedelta(seconds=policies.HEARTBEAT_EVERY_S),
-            graceful_shutdown_timeout=timedelta(seconds=policies.GRACEFUL_SHUTDOWN_S),
-        )
-        async with worker:
+        activities: list[Callable[..., Any]] = [
+            models.call_model,
+            models.compact_history,
+            batches.submit_batch,
+            batches.collect_batch,
+            batches.leave_batch,
+            tools.run_tool,
+            tools.withhold_result,
+            undo.find_undoable,
+            undo.undo_effect,
+            memory.recall,
+            memory.remember,
+            *people.activities,
+        ]
+        async with _worker(client, task_queue, activities, [EdgeInterceptor()]) as worker:
             log.info("worker.serving", agents=sorted(catalog.definitions), tools=sorted(catalog.tools), task_queue=task_queue)
             yield worker
+
+
+@contextlib.asynccontextmanager
+async def _open_gateway(parts: Parts, live: LiveSettings) -> AsyncIterator[Gateway]:
+    """The door to the models, as the settings say or as it is given, with what is shared of it."""
+    if parts.inference is not None:
+        yield Gateway(parts.database, *parts.inference)
+        return
+    async with contextlib.AsyncExitStack() as exits:
+        inference = await exits.enter_async_context(contextlib.aclosing(ConfiguredInference(parts.environ or os.environ)))
+        notices = await exits.enter_async_context(Notices(parts.database).open())
+        await exits.enter_async_context(live.open(notices))
+        shared = await exits.enter_async_context(open_shared(parts.database, notices, live))
+        gateway = Gateway(parts.database, *inference.take(live.settings), shared)
+        await exits.enter_async_context(inference.following(parts.database, shared.breakers.renewed if shared.breakers else None))
+        live.on_change(lambda settings: gateway.configure(*inference.take(settings)))
+        await exits.enter_async_context(open_reporter(parts.database, lambda: live.settings.alerts))
+        yield gateway
+
+
+def _worker(client: Client, task_queue: str, activities: Sequence[Callable[..., Any]], interceptors: Sequence[Interceptor]) -> Worker:
+    """Temporal's worker, as ours are set."""
+    return Worker(
+        client,
+        task_queue=task_queue,
+        workflows=WORKFLOWS,
+        activities=activities,
+        interceptors=interceptors,
+        workflow_runner=workflow_runner(),
+        max_cached_workflows=CACHED_RUNS,
+        max_concurrent_activities=CONCURRENT_ACTIVITIES,
+        max_concurrent_workflow_tasks=CONCURRENT_WORKFLOW_TASKS,
+        sticky_queue_schedule_to_start_timeout=timedelta(seconds=policies.STICKY_SCHEDULE_TO_START_S),
+        max_heartbeat_throttle_interval=timedelta(seconds=policies.HEARTBEAT_EVERY_S),
+        graceful_shutdown_timeout=timedelta(seconds=policies.GRACEFUL_SHUTDOWN_S),
+    )
 
 
 def workflow_runner() -> WorkflowRunner:

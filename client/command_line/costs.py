@@ -16,6 +16,7 @@ from client.command_line.terminal import put, put_json, put_table, usd
 from workflows.contracts.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from client.costs import CostReport
     from state.costs import CostLine
 
 By = Literal["agent", "user", "tenant", "key", "model", "provider", "tier", "run", "step", "attempt", "day", "hour"]
@@ -48,33 +49,39 @@ def costs(
     """
     begin, end = _since(since), None if until is None else _moment("until", until)
 
-    async def told() -> int:
+    async def told() -> CostReport:
         from client.command_line.connection import connected
 
         async with connected() as holdfast:
-            found = await holdfast.costs(
+            return await holdfast.costs(
                 *(by or ("agent",)), since=begin, until=end, agent=agent, tenant=tenant, user=user, model=model, run=run
             )
-        guess = found.forecast
-        if json:
-            put_json(
-                {
-                    "lines": [_plain(found.by, each) for each in found.lines],
-                    "total": _plain((), found.total),
-                    "forecast": asdict(guess) | {"day_usd": guess.day_usd, "made_by": guess.made_by},
-                }
-            )
-            return ExitCode.OK
-        head = [*found.by, "calls", "attempts", "input", "cached", "output", "cost", "unknown", "saved"]
-        rows = [[*each.by, *_figures(each)] for each in found.lines]
-        if len(rows) != 1:
-            rows.append(["total", *[""] * (len(found.by) - 1), *_figures(found.total)])
-        put_table(head, rows)
-        put("")
-        put(f"Forecast of today (UTC): {usd(guess.day_usd)}: {usd(guess.spent_usd)} so far. Made of {guess.made_by}.")
-        return ExitCode.OK
 
-    return asyncio.run(told())
+    found = asyncio.run(told())
+    _put_as_json(found) if json else _put(found)
+    return ExitCode.OK
+
+
+def _put_as_json(found: CostReport) -> None:
+    guess = found.forecast
+    put_json(
+        {
+            "lines": [_plain(found.by, each) for each in found.lines],
+            "total": _plain((), found.total),
+            "forecast": asdict(guess) | {"day_usd": guess.day_usd, "made_by": guess.made_by},
+        }
+    )
+
+
+def _put(found: CostReport) -> None:
+    guess = found.forecast
+    head = [*found.by, "calls", "attempts", "input", "cached", "output", "cost", "unknown", "saved"]
+    rows = [[*each.by, *_figures(each)] for each in found.lines]
+    if len(rows) != 1:
+        rows.append(["total", *[""] * (len(found.by) - 1), *_figures(found.total)])
+    put_table(head, rows)
+    put("")
+    put(f"Forecast of today (UTC): {usd(guess.day_usd)}: {usd(guess.spent_usd)} so far. Made of {guess.made_by}.")
 
 
 def _figures(line: CostLine) -> list[str]:
