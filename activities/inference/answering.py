@@ -51,6 +51,8 @@ def turn_of(request: ModelCallRequest, paid: Paid | Refused) -> ModelTurn:
         kind = TurnKind.CONTEXT_FULL if paid.outcome == "context_full" else TurnKind.LIMIT
         return no_call(request, kind, why(request, paid), paid.unknown_usd)
     recorded, unknown_usd = paid
+    if "through_step" in recorded:  # a run that walks recorded steps again finds a summary where the first one found no room
+        return no_call(request, TurnKind.CONTEXT_FULL, "the history was summarised here", unknown_usd)
     return charged(ModelTurn.model_validate(recorded), unknown_usd)
 
 

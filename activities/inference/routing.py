@@ -145,7 +145,13 @@ class Router:
         for candidate in found:
             unmet = wanted.needs.unmet_by(candidate)
             unfit.append((candidate.name, unmet)) if unmet else fit.append(candidate)
-        return Route(tuple(fit), tuple(unfit))
+        return Route(tuple(fit or self._largest(wanted.needs, found)), tuple(unfit))
+
+    @staticmethod
+    def _largest(needs: Needs, found: Sequence[Candidate]) -> list[Candidate]:
+        """Where the conversation alone is too large for every model: the one with the most room, which finds its context full."""
+        able = [candidate for candidate in found if replace(needs, input_tokens=None).unmet_by(candidate) is None]
+        return [max(able, key=lambda candidate: candidate.worst.window_tokens)] if able else []
 
     def downgrades(self, model: str) -> bool:
         """Whether the tier has a lower one to go down to."""

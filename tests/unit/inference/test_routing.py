@@ -75,6 +75,13 @@ def test_what_a_model_cannot_do_leaves_it_out_with_the_reason():
         assert route.considered == (("local:llama", why),)
 
 
+def test_a_conversation_that_no_model_has_room_for_goes_to_the_largest_which_finds_its_context_full():
+    router = tiers(smart=("local:llama", "openai:gpt-5-mini"))
+
+    assert names("smart", router, needs=Needs(input_tokens=9_000, tools=True)) == ["openai:gpt-5-mini"]
+    assert names("smart", router, needs=Needs(input_tokens=9_000_000, tools=True)) == ["openai:gpt-5-mini"]
+
+
 def test_a_weighted_tier_spreads_its_calls_by_weight_and_a_retry_does_not_wander():
     router = tiers(
         mixed={"choice": "weighted", "candidates": [{"model": "openai:gpt-5.1", "weight": 3}, {"model": "openai:gpt-5-mini", "weight": 1}]}
