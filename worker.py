@@ -90,7 +90,9 @@ async def serving(client: Client, task_queue: str, parts: Parts, *, folders: Seq
         models = ModelActivities(gateway, definitions)
         batches = BatchActivities(gateway, definitions)
         memory = MemoryActivities(parts.database)
-        people = await exits.enter_async_context(open_people(parts.database, definitions, catalog.people, lambda: live.settings.alerts))
+        people = await exits.enter_async_context(
+            open_people(parts.database, definitions, toolbox, catalog.people, lambda: live.settings.alerts)
+        )
         await definitions.register(catalog.definitions.values(), by=WORKER)
 
         async def changed(new: Catalog) -> None:

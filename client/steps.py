@@ -84,7 +84,7 @@ def assemble(entries: Iterable[Entry], charges: Iterable[Charge], children: dict
             rows[entry.step] = entry
             for place, call in enumerate(entry.message.tool_calls, start=1):
                 calls[entry.step + place] = (call, entry)
-        elif entry.part > 0:
+        elif entry.part == 1:  # later parts are what people said meanwhile
             told_wrong.add(entry.step)
     attempts: dict[int, list[Charge]] = {}
     embeddings: dict[int, list[Charge]] = {}

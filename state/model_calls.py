@@ -287,7 +287,7 @@ def _appendix(appendix: Appendix) -> dict[str, Any]:
         message = Message(role=Role.TOOL, call_id=appendix.call_id, text=appendix.text, is_error=appendix.is_error)
     else:
         message = Message(role=Role.USER, text=appendix.text)
-    return transcripts.row(appendix.step, message) | {"child_run_id": appendix.child_run_id}
+    return transcripts.row(appendix.step, message, part=appendix.part) | {"child_run_id": appendix.child_run_id}
 
 
 def _sub_run(sub_run: SubRun) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from workflows.contracts.people import (
 from workflows.contracts.runs import Redrive
 from workflows.course import Course
 from workflows.orders import Sent, read, read_signal
-from workflows.questions import Question, Ruling, RulingKind
+from workflows.questions import REMEMBERED, Question, Ruling, RulingKind
 from workflows.run_control import Letter
 
 ACCEPTED = Verdict(outcome="accepted")
@@ -58,6 +58,7 @@ class Desk:
         self._course = course
         self._end = end
         self._turn = asyncio.Lock()
+        self._answered: dict[str, Verdict] = {}
         self.last_word: TakeOver | Stop | None = None
         """The order that ends the run."""
 
@@ -75,7 +76,10 @@ class Desk:
         return await self._take(read(str(fields.pop("order", "")), fields), "update")
 
     async def _take(self, sent: Sent, channel: Literal["signal", "update"]) -> Verdict:
+        order_id = getattr(sent.order, "id", "")
         async with self._turn:
+            if order_id in self._answered:  # an update that nobody answered, and the signal that was sent after it
+                return self._answered[order_id]
             if sent.order is None:
                 judged = [Judged(Verdict(outcome="refused", reason=sent.problem))]
             elif self._course.control.ended:
@@ -84,8 +88,12 @@ class Desk:
                 judged = await self._judge(sent.name, sent.order)
             for each in judged:
                 self._note(sent, channel, each)
-        refused = next((each.verdict for each in judged if not each.verdict.holds), None)
-        return refused or judged[0].verdict
+            verdict = next((each.verdict for each in judged if not each.verdict.holds), judged[0].verdict)
+            if order_id:
+                self._answered[order_id] = verdict
+                while len(self._answered) > REMEMBERED:
+                    del self._answered[next(iter(self._answered))]
+        return verdict
 
     def _note(self, sent: Sent, channel: Literal["signal", "update"], judged: Judged) -> None:
         verdict, order = judged.verdict, sent.order

@@ -27,10 +27,15 @@ log = structlog.get_logger("holdfast.people")
 ARGUMENTS_LIMIT_BYTES: Final = 256 * 1024
 
 
+Misread = Callable[[str, str], str]
+"""(tool, arguments as JSON) → why the tool itself cannot read them; empty when it can, or when it is not here."""
+
+
 class QuestionActivities:
     """`ask_person` and `check_edit`."""
 
-    def __init__(self, database: Database, definitions: Definitions, settings: Callable[[], PeopleSettings]) -> None:
+    def __init__(self, database: Database, definitions: Definitions, settings: Callable[[], PeopleSettings], misread: Misread) -> None:
+        self._misread = misread
         self._database = database
         self._definitions = definitions
         self._settings = settings
@@ -68,7 +73,7 @@ class QuestionActivities:
         text = json.dumps(request.value, ensure_ascii=False)
         if len(text.encode(errors="replace")) > ARGUMENTS_LIMIT_BYTES:
             return Edited(problem=f"arguments: at most {ARGUMENTS_LIMIT_BYTES} bytes are taken")
-        problem = _misfit(request, spec, text)
+        problem = _misfit(request, spec, text) or self._misread(spec.name, text)
         if problem:
             return Edited(problem=redact(problem))
         version = await people.keep_edit(self._database, request, text)

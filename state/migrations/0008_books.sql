@@ -148,8 +148,8 @@ declare
     a jsonb;
 begin
     for a in select * from jsonb_array_elements(p_appendices) loop
-        insert into transcript (run_id, step, agent, message, tokens)
-        select p_run, (a->>'step')::integer, p_agent,
+        insert into transcript (run_id, step, part, agent, message, tokens)
+        select p_run, (a->>'step')::integer, coalesce((a->>'part')::smallint, 0::smallint), p_agent,
                case when answer.message is null then a->'message'
                     else jsonb_set(a->'message', '{text}', answer.message->'text') end,
                greatest((a->>'tokens')::integer, coalesce(answer.tokens, 0))
