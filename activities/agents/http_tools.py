@@ -24,6 +24,8 @@ def read(document: Document) -> ToolSpec:
     for name in ("name", "kind"):
         if name in values:
             raise document.wrong((name,), "is not known", "The field `tool` is the tool's name")
+    if "undo" in values:
+        raise document.wrong(("undo",), "an HTTP tool cannot be undone yet", "Write the tool in Python, with @tool(undo=…)")
     spec = documents.validate(document, ToolSpec, {**values, "name": document.values["tool"], "kind": ToolKind.HTTP})
     if spec.http is None:
         raise document.wrong(("tool",), "an HTTP tool needs an http part", "Add http: {method: …, url: …}")

@@ -13,6 +13,7 @@ from activities.inference.call_in_batch import BatchActivities
 from activities.inference.call_model import ModelActivities
 from activities.memory.remember import MemoryActivities
 from activities.tools.run_tool import ToolActivities
+from activities.tools.undo import UndoActivities
 from tests.workflow.scripted import Script
 from workflows.contracts import names, stubs
 
@@ -23,6 +24,9 @@ STUBS: dict[str, Callable[..., Any]] = {
     names.COLLECT_BATCH: stubs.collect_batch,
     names.LEAVE_BATCH: stubs.leave_batch,
     names.RUN_TOOL: stubs.run_tool,
+    names.WITHHOLD_RESULT: stubs.withhold_result,
+    names.FIND_UNDOABLE: stubs.find_undoable,
+    names.UNDO_EFFECT: stubs.undo_effect,
     names.RECALL: stubs.recall,
     names.REMEMBER: stubs.remember,
 }
@@ -33,6 +37,9 @@ IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
     names.COLLECT_BATCH: BatchActivities.collect_batch,
     names.LEAVE_BATCH: BatchActivities.leave_batch,
     names.RUN_TOOL: ToolActivities.run_tool,
+    names.WITHHOLD_RESULT: ToolActivities.withhold_result,
+    names.FIND_UNDOABLE: UndoActivities.find_undoable,
+    names.UNDO_EFFECT: UndoActivities.undo_effect,
     names.RECALL: MemoryActivities.recall,
     names.REMEMBER: MemoryActivities.remember,
 }

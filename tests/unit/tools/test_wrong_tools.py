@@ -96,6 +96,14 @@ class Shelf:
 
 
 def check_other(amnt: int) -> None: ...
+def undo_with(order_id: str, result: str, context: ToolContext) -> None: ...
+def undo_other(order: str) -> None: ...
+
+
+def has_result(result: str) -> None:
+    """Do it."""
+
+
 def check_untyped(order_id) -> None: ...  # type: ignore[no-untyped-def]
 
 
@@ -136,6 +144,15 @@ def check_untyped(order_id) -> None: ...  # type: ignore[no-untyped-def]
             {"effect": Effect.ONCE, "check": check_other},
             r"check: asks for `amnt`, which the tool does not take\. Did you mean `amount`",
         ),
+        (plain, {"undo": undo_with}, r"undo: a pure tool has no effect that could be undone\. Give effect: once or idempotent"),
+        (
+            plain,
+            {"effect": Effect.ONCE, "undo": undo_other},
+            r"undo: asks for `order`, which the tool does not take\. Did you mean `order_id`",
+        ),
+        (has_result, {"effect": Effect.ONCE, "undo": undo_with}, r"undo: asks for `order_id`, which the tool does not take"),
+        (has_result, {"effect": Effect.ONCE, "undo": has_result}, r"undo: asks for `result`, which is an argument of the tool, and what"),
+        (plain, {"effect": Effect.ONCE, "undo": check_untyped}, r"check_untyped: order_id: has no annotation"),
         (plain, {"effect": Effect.ONCE, "check": check_untyped}, r"check_untyped: order_id: has no annotation"),
     ],
 )
@@ -187,6 +204,7 @@ def test_what_is_right_is_let_pass():
         {"approve": "amount > 5"},
         {"retries": 3},
         {"effect": Effect.ONCE, "key": "order_id", "check": plain},
+        {"effect": Effect.IDEMPOTENT, "undo": undo_with},
     ):
         assert tool(**options)(plain).spec.name == "plain"  # type: ignore[call-overload]
     assert tool(constrained).spec.parameters["properties"] == {"pieces": {"minimum": 1, "type": "integer"}}
