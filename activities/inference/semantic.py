@@ -65,6 +65,7 @@ class SemanticCache:
         self._prepared = False
         self._problem: str | None = None
         self._stir = asyncio.Event()
+        self._turn = asyncio.Lock()
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[SemanticCache]:
@@ -111,7 +112,7 @@ class SemanticCache:
     async def find(self, lead: Lead, step: ModelCallRequest, router: Router, admission: Admission) -> Found:
         """The answer to a question that means the same as the leader's, filed under its key too: then its flight is over."""
         settings, key = self._settings().semantic, lead.flight.key
-        if settings is None or not self._prepared or key.frame is None or not key.text.strip():
+        if settings is None or key.frame is None or not key.text.strip() or not await self._ready():
             return Found()
         try:
             nearest = await meanings.find(self._database, lead.flight, _space(settings), settings.min_similarity)
@@ -123,6 +124,14 @@ class SemanticCache:
             return Found()
         log.debug("cache.semantic_looked", agent=key.agent, similarity=nearest.similarity, hit=nearest.hit is not None)
         return Found(nearest.hit, spent_usd)
+
+    async def _ready(self) -> bool:
+        """Whether meanings can be compared; the first call after it was switched on waits until that is known."""
+        if not self._prepared and self._problem is None:
+            async with self._turn:
+                if not self._prepared and self._problem is None:
+                    await self.refresh()
+        return self._prepared
 
     async def _asked(self, lead: Lead, question: Question, embedding: QuestionEmbedding) -> Nearest:
         """Have the question embedded, and look again."""

@@ -200,6 +200,20 @@ async def test_the_hit_tells_how_near_it_was_and_to_which_question_in_the_run_an
     assert alias.similarity == pytest.approx(step.similarity, abs=1e-4)
 
 
+async def test_hits_by_meaning_are_counted_apart_and_are_no_misses(
+    database: Database, simulated: SimulatedProvider, opened: Opened
+) -> None:
+    notices = Notices(database)
+    async with notices.open(), ResponseCache(database, notices).open() as cache:
+        shared = Shared(cache=cache, semantic=SemanticCache(database, lambda: opened.settings.cache))
+        async with house_of(database, shared, simulated, opened) as house:
+            await house.ask(ASKED)
+            await house.ask(NEAR)
+    told = next(each for each in (await control(database).stats()).agents if each.agent == house.agent.name)
+    assert (told.exact, told.semantic, told.missed, told.entries) == (0, 1, 1, 2)
+    assert told.saved_usd > 0
+
+
 async def test_what_was_found_by_meaning_is_found_at_once_the_next_time_and_is_no_origin_itself(house: House) -> None:
     first = await house.ask(ASKED)
     await house.ask(NEAR)
