@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import structlog
 
-from state import model_calls, retention
+from state import batches, model_calls, retention
 from state.pool import Database
 from workflows.contracts import policies
 from workflows.contracts.errors import UnavailableError
@@ -20,6 +20,8 @@ log = structlog.get_logger("holdfast.inference")
 
 SWEEP_EVERY_S: Final = 60.0
 ORPHANED_AFTER_S: Final = policies.MODEL_CALL.start_to_close_s + policies.RECORD_FOR_S + 60.0
+ABANDONED_AFTER_S: Final = 3 * 86_400.0
+"""A place in a batch that nobody asks for: every run gives a batch up much earlier."""
 FORGET_EVERY_S: Final = 300.0
 
 
@@ -30,6 +32,8 @@ async def housekeeping(database: Database, settings: Callable[[], RetentionSetti
     async def settle() -> None:
         if found := await model_calls.settle_orphans(database, ORPHANED_AFTER_S):
             log.warning("books.orphans_settled", calls=found)
+        if found := await batches.settle_abandoned(database, ABANDONED_AFTER_S):
+            log.warning("books.batches_settled", calls=found)
 
     async def forget() -> None:
         kept = settings()

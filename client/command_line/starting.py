@@ -56,7 +56,7 @@ def run(
         key_column: With --batch, the field that names each request; without it the file's content and the line's number do.
         user: Whom it is for.
         key: An idempotency key: the same key is the same run, however often this command is repeated.
-        priority: How urgent it is, instead of what the agent's definition says; batch is the last in line.
+        priority: How urgent it is, instead of what the agent's definition says; batch: by the provider's Batch API, within a day.
         wait: Wait for the answer, or with --no-wait print the run's id as soon as Temporal has it.
         timeout: Wait at most this many seconds; the run goes on.
     """

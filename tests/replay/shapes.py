@@ -140,6 +140,15 @@ async def summarised(stack: RunningStack) -> Run:
     return await finished(stack, [FIND, full, planted.text("answer"), DONE])
 
 
+async def in_a_batch(stack: RunningStack) -> Run:
+    """Two model calls by the provider's Batch API, each waited for by durable timers."""
+    model = ScriptedModel([FIND, DONE], in_batches=True)
+    async with open_environment(stack, agents=[AGENTS], model=model, time_skipping=True) as environment:
+        run = await environment.start("support", ASKED, priority="batch")
+        await run.result(timeout_s=WAIT_S)
+        return run
+
+
 async def remembered(stack: RunningStack) -> Run:
     """A second run of a user, which recalls the first."""
     await finished(stack, [DONE], agent="diarist", user="ann")
@@ -160,6 +169,7 @@ SHAPES: dict[str, Shape] = {
         corrected,
         retried,
         summarised,
+        in_a_batch,
         remembered,
     )
 }

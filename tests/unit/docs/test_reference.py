@@ -76,6 +76,7 @@ def test_every_field_of_models_yaml_is_told() -> None:
         "cache": inference.CacheSettings,
         "cache.semantic": inference.SemanticSettings,
         "limiter": inference.LimiterSettings,
+        "batch": inference.BatchSettings,
         "retention": inference.RetentionSettings,
         "alerts": inference.AlertSettings,
         "unknown_price": inference.UnknownPrice,
