@@ -15,6 +15,7 @@ from client.run import Run
 from devstack.stack import RunningStack
 from state.inbox import Decided, Waiting
 from testkit.environment import AgentEnvironment, open_environment
+from tests.integration.state.conftest import new_database_url as new_database_url
 
 T = TypeVar("T")
 

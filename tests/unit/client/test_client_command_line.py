@@ -26,25 +26,40 @@ NOWHERE = {"TEMPORAL_ADDRESS": "127.0.0.1:1", "DATABASE_URL": "postgresql://u:se
 HELP_WITHIN_S = 0.5
 COMMANDS = (
     "agents",
+    "answer",
+    "approvals",
     "approve",
+    "audit",
     "breakers",
     "budgets",
     "cache",
     "cancel",
+    "change",
+    "compare",
     "config",
     "costs",
+    "dead-letters",
     "dev",
     "doctor",
+    "edit",
     "events",
+    "fork",
+    "instruct",
+    "interrupt",
     "limits",
     "models",
     "new",
+    "pause",
+    "rebirth",
     "redrive",
     "reject",
     "result",
+    "resume",
     "run",
     "runs",
     "show",
+    "stop",
+    "take-over",
     "worker",
 )
 
@@ -104,7 +119,7 @@ def test_every_command_tells_its_options(name: str, capsys: pytest.CaptureFixtur
     assert dispatch([name, "--help"]) == ExitCode.OK
     told = capsys.readouterr().out
     assert "Usage: holdfast" in told
-    if name not in ("worker", "config"):  # `config` has commands below it
+    if name not in ("worker", "config", "dead-letters"):  # these have commands below them
         assert "--json" in told
 
 

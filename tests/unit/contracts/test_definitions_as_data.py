@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from workflows.contracts.agents import AgentDefinition, Cache, Limits, Memory, ToolSpec
+from workflows.contracts.agents import AgentDefinition, ApprovalPolicy, Cache, Limits, Memory, ToolSpec
 from workflows.contracts.inference import Priority
 
 TOOL = ToolSpec(name="find", description="Find.", parameters={"type": "object", "properties": {"q": {"type": "string"}}})
@@ -32,6 +32,8 @@ CHANGES: list[dict[str, Any]] = [
     {"max_output_tokens": 1_025},
     {"temperature": 0.5},
     {"cache": Cache(ttl_s=60)},
+    {"ask_people": ApprovalPolicy()},
+    {"on_cancel": "undo"},
 ]
 
 
@@ -56,6 +58,11 @@ def test_a_definition_without_a_cache_is_stored_as_before_there_was_one() -> Non
     assert AgentDefinition.model_validate_json(SUPPORT.model_copy(update={"cache": Cache(ttl_s=60)}).model_dump_json()).cache == Cache(
         ttl_s=60
     )
+
+
+def test_a_definition_that_asks_nobody_is_stored_as_before_it_could() -> None:
+    stored = SUPPORT.model_dump_json()
+    assert not any(field in stored for field in ("ask_people", "on_cancel", "policy", "undo"))
 
 
 def test_a_pin_carries_what_orchestration_decides_by() -> None:

@@ -12,6 +12,8 @@ from temporalio import activity
 from activities.inference.call_in_batch import BatchActivities
 from activities.inference.call_model import ModelActivities
 from activities.memory.remember import MemoryActivities
+from activities.people.questions import QuestionActivities
+from activities.people.records import RecordActivities
 from activities.tools.run_tool import ToolActivities
 from activities.tools.undo import UndoActivities
 from tests.workflow.scripted import Script
@@ -27,6 +29,10 @@ STUBS: dict[str, Callable[..., Any]] = {
     names.WITHHOLD_RESULT: stubs.withhold_result,
     names.FIND_UNDOABLE: stubs.find_undoable,
     names.UNDO_EFFECT: stubs.undo_effect,
+    names.ASK_PERSON: stubs.ask_person,
+    names.CHECK_EDIT: stubs.check_edit,
+    names.KEEP_RECORD: stubs.keep_record,
+    names.CLOSE_RUN: stubs.close_run,
     names.RECALL: stubs.recall,
     names.REMEMBER: stubs.remember,
 }
@@ -40,6 +46,10 @@ IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
     names.WITHHOLD_RESULT: ToolActivities.withhold_result,
     names.FIND_UNDOABLE: UndoActivities.find_undoable,
     names.UNDO_EFFECT: UndoActivities.undo_effect,
+    names.ASK_PERSON: QuestionActivities.ask_person,
+    names.CHECK_EDIT: QuestionActivities.check_edit,
+    names.KEEP_RECORD: RecordActivities.keep_record,
+    names.CLOSE_RUN: RecordActivities.close_run,
     names.RECALL: MemoryActivities.recall,
     names.REMEMBER: MemoryActivities.remember,
 }
