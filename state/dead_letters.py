@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from state import transcripts
 from state.dead_letter_lists import DeadLetter, State
@@ -19,40 +19,39 @@ _TOOLS: Final = ("run_tool ", "agent ", "undo ")
 _STATE_AFTER: Final[dict[str, State]] = {"retry": "redriven", "skip": "skipped", "not_done": "skipped", "abort": "aborted"}
 
 
-_FILE: Final = """
-insert into dead_letters (run_id, letter, step, tenant, agent, agent_version, definition_hash, model, user_id, failure_class, cause, chain,
-                          what, tool, call_id, model_step, parked_at, limits)
-select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18 where exists (select from runs where run_id = $1)
-on conflict do nothing
-returning true"""
-
+_UNKNOWN_OF_STEP: Final = "state = 'unknown' and questions ? ($1 || ':' || $2::text)"
 _CALL: Final = """
 select jsonb_build_object('kind', 'tool_call', 'name', c->>'name', 'version', coalesce(e.version, 1),
-                          'arguments', left(coalesce(e.arguments, c->>'arguments'), $5),
-                          'cut', length(coalesce(e.arguments, c->>'arguments')) > $5)
+                          'arguments', left(coalesce(e.arguments, c->>'arguments'), $19),
+                          'cut', length(coalesce(e.arguments, c->>'arguments')) > $19)
   from transcript t, jsonb_array_elements(t.message->'tool_calls') c
   left join lateral (
-      select version, arguments from edited_arguments where run_id = $1 and step = $4 order by version desc limit 1
+      select version, arguments from edited_arguments where run_id = $1 and step = $2 order by version desc limit 1
   ) e on true
- where t.run_id = $1 and t.step = $2 and t.part = 0 and c->>'call_id' = $3"""
-
+ where t.run_id = $1 and t.step = $4 and t.part = 0 and c->>'call_id' = $3"""
 _MESSAGES: Final = """
 select jsonb_build_object('kind', 'model_call', 'messages', coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
            'step', step, 'role', message->>'role', 'head', left(regexp_replace(message->>'text', '\\s+', ' ', 'g'), 200),
            'calls', (select jsonb_agg(c->>'name') from jsonb_array_elements(message->'tool_calls') c))) order by step, part), '[]'))
   from (select * from transcript where run_id = $1 and step < $2 order by step desc, part desc limit 5) t"""
-
 _CALLS_TRIED: Final = """
 select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('attempt', attempt, 'model', provider || ':' || model, 'state', state,
            'failure_class', failure_class, 'failure', failure, 'cost_usd', cost_usd::text, 'worker', worker,
            'started_at', started_at, 'finished_at', finished_at)) order by attempt)
   from (select * from model_calls where run_id = $1 and step = $2 order by attempt desc limit 20) m"""
-
-_UNKNOWN_OF_STEP: Final = "state = 'unknown' and questions ? ($1 || ':' || $2::text)"
 _EFFECTS_TRIED: Final = f"""
 select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('tool', tool, 'key', key, 'state', state, 'attempts', attempts, 'reason', reason,
            'held_by', run_id || ':' || step, 'worker', worker, 'started_at', started_at, 'finished_at', finished_at)) order by started_at)
-  from effects where (run_id = $1 and step = $2) or (tenant = $3 and {_UNKNOWN_OF_STEP})"""  # noqa: S608 - our own text
+  from effects where (run_id = $1 and step = $2) or (tenant = $5 and {_UNKNOWN_OF_STEP})"""  # noqa: S608 - our own text
+_FILE: Final = f"""
+insert into dead_letters (run_id, step, call_id, model_step, tenant, letter, agent, agent_version, definition_hash, model, user_id,
+                          failure_class, cause, chain, what, tool, parked_at, limits, input, tried)
+select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+       coalesce(({_CALL}), ({_MESSAGES})), coalesce(({_CALLS_TRIED}), ({_EFFECTS_TRIED}), '[]')
+ where exists (select from runs where run_id = $1)
+on conflict do nothing
+returning true"""  # noqa: S608 - our own text
+"""One round trip, whatever it gathers: a provider's outage files thousands."""
 
 
 async def file(connection: Connection, request: RecordRequest, filed: Filed) -> bool:
@@ -64,9 +63,11 @@ async def file(connection: Connection, request: RecordRequest, filed: Filed) -> 
     new = await connection.fetchval(
         _FILE,
         request.run_id,
-        parked.letter,
         parked.step,
+        filed.call_id,
+        filed.model_step,
         request.tenant,
+        parked.letter,
         agent.name,
         agent.version,
         agent.definition_hash,
@@ -77,24 +78,11 @@ async def file(connection: Connection, request: RecordRequest, filed: Filed) -> 
         [_stored(each) for each in parked.chain],
         parked.what,
         next((parked.what.removeprefix(kind) for kind in _TOOLS if parked.what.startswith(kind)), None),
-        filed.call_id,
-        filed.model_step,
         filed.at,
         agent.limits.model_dump(mode="json"),
+        ARGUMENTS_SHOWN,
     )
-    if new is None:
-        return False
-    given = await _input(connection, request.run_id, filed)
-    tried = await connection.fetchval(_CALLS_TRIED, request.run_id, parked.step)
-    tried = tried or await connection.fetchval(_EFFECTS_TRIED, request.run_id, parked.step, request.tenant)
-    await connection.execute(
-        "update dead_letters set input = $3, tried = $4 where run_id = $1 and letter = $2",
-        request.run_id,
-        parked.letter,
-        given,
-        tried or [],
-    )
-    return True
+    return bool(new)
 
 
 async def settle(connection: Connection, request: RecordRequest, note: Note) -> int:
@@ -155,16 +143,6 @@ async def withdraw(connection: Connection, run_id: str, by: str, reason: str = "
         _stored(reason),
     )
     return int(tag.rpartition(" ")[2])
-
-
-async def _input(connection: Connection, run_id: str, filed: Filed) -> dict[str, Any]:
-    call: dict[str, Any] | None = None
-    if filed.call_id:
-        call = await connection.fetchval(_CALL, run_id, filed.model_step, filed.call_id, filed.parked.step, ARGUMENTS_SHOWN)
-    if call is not None:
-        return call
-    messages: dict[str, Any] = await connection.fetchval(_MESSAGES, run_id, filed.parked.step)
-    return messages
 
 
 async def _rule(connection: Connection, about: tuple[str, str, int], *, action: str, by: str, reason: str, result: str) -> None:
