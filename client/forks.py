@@ -14,7 +14,7 @@ from client.steps import StepReport, read_steps
 from state import forks, runs, transcripts
 from state.forks import EditedCall, NewFork
 from workflows.contracts.agents import Limits, PinnedAgent, ToolKind
-from workflows.contracts.errors import InvalidInputError, UnknownRunError
+from workflows.contracts.errors import InvalidInputError, RunStateError, UnknownRunError
 from workflows.contracts.messages import Message, Role
 from workflows.contracts.runs import ModelTurn, RunInput, ToolCallRef
 
@@ -56,6 +56,7 @@ async def fork(backend: Backend, run_id: str, from_step: int, options: ForkOptio
     """Start a run that shares another's steps before `from_step`; gives its id. `Orchestrator.fork` says what it raises."""
     steps = await _steps(backend, run_id)
     _check_step(run_id, steps, from_step)
+    await refuse_undone(backend, run_id, from_step)
     old = await _old(backend, run_id)
     agent = await _agent(backend, old.given.agent, options)
     chosen, text = options.get("new_run_id"), options.get("input")
@@ -77,6 +78,20 @@ async def fork(backend: Backend, run_id: str, from_step: int, options: ForkOptio
     origin = forks.told("fork", run_id, from_step)
     await launch(backend, walks_again(old.given, new_id, agent, origin), (message or old.message).text)
     return new_id
+
+
+async def refuse_undone(backend: Backend, run_id: str, until_step: int) -> None:
+    """Share no step whose effect was undone.
+
+    Raises:
+        RunStateError: there is one; says where a fork can begin.
+    """
+    undone = await forks.first_undone(backend.database, run_id, until_step)
+    if undone is not None:
+        raise RunStateError(
+            f"What step {undone.step} of run {run_id} did ({undone.tool}) was undone, and a run that shares the step would take it for "
+            f"done: `holdfast fork {run_id} --from-step {undone.step}`, or an earlier one."
+        )
 
 
 def walks_again(given: RunInput, new_id: str, agent: PinnedAgent, origin: str) -> RunInput:

@@ -11,7 +11,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from client import recorded, visibility
 from client.backend import Backend
-from client.forks import walks_again
+from client.forks import refuse_undone, walks_again
 from client.launching import launch
 from client.temporal import calls_named
 from state import forks, runs, transcripts
@@ -44,7 +44,9 @@ async def rebirth(backend: Backend, run_id: str, *, terminate: bool, by: str) ->
             if latest != run_id:
                 return latest
             raise RunStateError(_not_dead(latest, status))
+        await refuse_undone(backend, latest, ALL_STEPS)
         await _terminate(backend, latest, f"its workflow cannot go on; reborn by {by}")
+    await refuse_undone(backend, latest, ALL_STEPS)
     await _quiet(backend, latest)
     return await _next_life(backend, lives, by)
 

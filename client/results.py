@@ -65,7 +65,10 @@ async def answer(backend: Backend, outcome: RunOutcome) -> str:
 
     Raises:
         RunFailedError: the run ended without one; has the class and the cause.
+        RunCancelledError: a person stopped it.
     """
+    if outcome.status is RunStatus.CANCELLED:
+        raise RunCancelledError(f"Run {outcome.run_id} was stopped by a person.")
     if outcome.failure is not None or outcome.answer_step is None:
         raise failed(outcome.run_id, outcome.failure)
     message = await transcripts.message_at(backend.database, outcome.run_id, outcome.answer_step)

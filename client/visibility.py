@@ -31,7 +31,7 @@ _CLOSED: Final = {
 _EXECUTIONS: Final = {
     RunStatus.COMPLETED: "ExecutionStatus = 'Completed' AND AgentStatus = 'completed'",
     RunStatus.FAILED: "(ExecutionStatus = 'Failed' OR AgentStatus = 'failed')",
-    RunStatus.CANCELLED: "ExecutionStatus = 'Canceled'",
+    RunStatus.CANCELLED: "(ExecutionStatus = 'Canceled' OR AgentStatus = 'cancelled')",
     RunStatus.TERMINATED: "ExecutionStatus = 'Terminated'",
     RunStatus.TIMED_OUT: "ExecutionStatus = 'TimedOut'",
 }
@@ -160,6 +160,6 @@ def _status(found: WorkflowExecution) -> RunStatus:
     told = RunStatus(said) if said in set(RunStatus) else RunStatus.RUNNING
     if found.status is None or found.status not in _CLOSED:
         return told if told not in ENDED else RunStatus.RUNNING
-    if found.status is WorkflowExecutionStatus.COMPLETED and told is RunStatus.FAILED:
-        return RunStatus.FAILED  # a sub-run tells its caller of its failure, and so completes
+    if found.status is WorkflowExecutionStatus.COMPLETED and told in (RunStatus.FAILED, RunStatus.CANCELLED):
+        return told  # a sub-run tells its caller of its failure, a run that a person stopped tells of its end, and so they complete
     return _CLOSED[found.status]

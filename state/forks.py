@@ -148,6 +148,38 @@ async def reborn(database: Database, run_id: str) -> list[str]:
     return [row["run_id"] for row in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """An effect of a step that is shared, and was undone."""
+
+    run_id: str
+    step: int
+    tool: str
+
+
+async def first_undone(database: Database, run_id: str, until_step: int) -> Undone | None:
+    """The first effect before a step that was undone, sub-runs and origins included: who shares its step would take it for done."""
+    found = await database.fetchrow(
+        """
+with recursive chain as (
+    select run_id, forked_from, forked_at_step, $2::integer as until_step from runs where run_id = $1
+    union all
+    select r.run_id, r.forked_from, r.forked_at_step, least(c.until_step, c.forked_at_step)
+      from chain c join runs r on r.run_id = c.forked_from
+)
+select x.run_id, x.step, x.tool from (
+    select c.run_id, e.tool, case when s.run_id = c.run_id then e.step
+                                  else split_part(substr(s.run_id, length(c.run_id) + 2), '.', 1)::integer end as step, c.until_step
+      from chain c join runs s on s.run_id = c.run_id or c.run_id = any(s.ancestors)
+      join effects e on e.run_id = s.run_id and e.state in ('undone', 'undoing')
+) x where x.step < x.until_step order by x.step limit 1
+""",
+        run_id,
+        until_step,
+    )
+    return None if found is None else Undone(**dict(found))
+
+
 async def in_flight(database: Database, run_id: str) -> list[int]:
     """The model calls that a run and its sub-runs have in the air. Those of batches are left out: they may take a day."""
     rows = await database.fetch(

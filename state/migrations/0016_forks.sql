@@ -12,12 +12,17 @@ create index runs_by_origin on runs (forked_from) where forked_from is not null;
 alter table model_calls add column shared boolean not null default false;
 comment on column model_calls.shared is 'copied from the run that paid for it: no call of this run, and no cost';
 
--- A paid turn as a run that shares it finds it: it costs nothing, and calls whose result is in the transcript already are done.
-create function shared_turn(p_run text, p_turn jsonb) returns jsonb
+-- A paid turn as a run that shares it finds it: it costs nothing, and calls whose result is in the transcript already are done, unless
+-- a person has yet to let the model see it: a result that is held back is let pass when the old run went on to its next model call.
+create function shared_turn(p_old text, p_run text, p_turn jsonb) returns jsonb
 language sql stable as $$
     select p_turn || '{"cost_usd": "0", "unknown_usd": "0", "usage": {}, "shared": true}' || case when p_turn ? 'calls' then
         jsonb_build_object('calls', coalesce((
             select jsonb_agg(case when exists (select from transcript t where t.run_id = p_run and t.step = (c->>'step')::integer and t.part = 0)
+                                   and not exists (select from held_results h
+                                                    where h.run_id = p_run and h.step = (c->>'step')::integer and h.state = 'asked'
+                                                      and not exists (select from model_calls m where m.run_id = p_old
+                                                                         and m.step > (p_turn->>'last_step')::integer))
                                   then c || '{"done": true}' else c - 'done' end order by place)
               from jsonb_array_elements(p_turn->'calls') with ordinality as x(c, place)), '[]')) else '{}' end
 $$;
@@ -38,11 +43,14 @@ begin
              where m.run_id = p_old and m.state = 'recorded' and m.step between 1 and p_until - 1
                and t.step > m.step and t.step <= (m.turn->>'last_step')::integer
                and not exists (select from jsonb_array_elements(m.turn->'calls') c where (c->>'step')::integer = t.step))));
+    insert into held_results (run_id, step, state, agent, message, blob_id, tokens, ask, decided_by, reason, held_at, decided_at)
+    select p_new, h.step, h.state, h.agent, h.message, h.blob_id, h.tokens, h.ask, h.decided_by, h.reason, h.held_at, h.decided_at
+      from held_results h where h.run_id = p_old and h.step < p_until;
     -- Their time is now: what is forgotten by age is not forgotten with the run that paid.
     insert into model_calls (run_id, step, attempt, state, agent, provider, model, reserved_usd, price_version, request_id, simulated, reason,
            turn, worker, started_at, finished_at, tenant, user_id, key, asked_model, tier, downgraded_from, cache, shared)
     select p_new, m.step, 1, 'recorded', m.agent, m.provider, m.model, 0, 'shared', m.request_id, m.simulated, m.reason,
-           shared_turn(p_new, m.turn), m.worker, now(), now(), m.tenant, m.user_id, m.key, m.asked_model, m.tier,
+           shared_turn(p_old, p_new, m.turn), m.worker, now(), now(), m.tenant, m.user_id, m.key, m.asked_model, m.tier,
            m.downgraded_from, m.cache, true
       from model_calls m
      where m.run_id = p_old and m.state = 'recorded' and m.step between 1 and p_until - 1;

@@ -8,13 +8,13 @@ import pytest
 
 from activities.inference.providers.scripted import ScriptedAnswer, tool_call
 from state.pool import Database
-from tests.integration.client.conftest import status_of
+from tests.integration.client.conftest import status_of, until
 from tests.integration.forks.conftest import WITHIN_S, Office, Open, calls
-from workflows.contracts.errors import ArgumentsError, InvalidInputError, UnknownAgentError, UnknownRunError
+from workflows.contracts.errors import ArgumentsError, InvalidInputError, RunStateError, UnknownAgentError, UnknownRunError
 from workflows.contracts.inference import ModelSettings
 from workflows.contracts.runs import RunStatus
 
-SMALL_WINDOW = ModelSettings(context_window_tokens=2_000, input_usd_per_million=Decimal(1), output_usd_per_million=Decimal(4))
+SMALL_WINDOW = ModelSettings(context_window_tokens=3_000, input_usd_per_million=Decimal(1), output_usd_per_million=Decimal(4))
 
 
 def find_at_length(words: str) -> ScriptedAnswer:
@@ -128,7 +128,7 @@ async def test_a_fork_at_a_sub_run_runs_it_anew(opened: Open):
 
 
 async def test_a_summary_is_shared_where_the_run_had_no_room_any_more(opened: Open):
-    long = "a long tale " * 180
+    long = "a long tale " * 280
     office = await opened(
         find_at_length(long), find_at_length(long), find_at_length(long), "A summary.", "The end.", "Another end.", price=SMALL_WINDOW
     )
@@ -256,6 +256,54 @@ async def test_a_fork_may_be_asked_something_else_by_another_model(opened: Open)
     assert (asked.model, asked.messages[1].text) == ("fast", "Wo ist W1?")
     assert (await run.show()).steps[0].preview == "Where is W1?"
     assert (await (await office.holdfast.get(forked)).show()).steps[0].preview == "Wo ist W1?"
+
+
+async def test_a_step_that_was_undone_is_shared_with_nobody(opened: Open):
+    office = await opened(tool_call("book", order_id="W1"), tool_call("pay", order_id="W1", amount_usd=80), "Booked anew.")
+    run = await office.env.start("clerk", "Book W1.")
+    await status_of(run, RunStatus.WAITING_APPROVAL)
+    await run.stop(undo=True, by="ann")
+    await status_of(run, RunStatus.CANCELLED)
+    assert office.done() == ["book W1", "unbook W1"]
+
+    with pytest.raises(RunStateError, match=rf"step 2 of run {run.id} did \(book\) was undone.*holdfast fork {run.id} --from-step 2"):
+        await office.holdfast.fork(run.id, 3)
+    forked = await office.holdfast.fork(run.id, 2)
+
+    await status_of(forked, RunStatus.COMPLETED)
+    assert office.done() == ["book W1", "unbook W1", "book W1"]
+
+
+async def test_what_people_told_the_agent_is_among_what_is_shared(opened: Open):
+    office = await opened(tool_call("pay", order_id="W1", amount_usd=80), "As you say.", "As you said.")
+    run = await office.env.start("clerk", "Pay 80.")
+    await status_of(run, RunStatus.WAITING_APPROVAL)
+    await run.instruct("Be quick.", by="ann")
+    await run.reject(by="ann", reason="too much")
+    await run.result(timeout_s=WITHIN_S)
+
+    _, answer = await answer_of(office, run.id, 3)
+
+    assert answer == "As you said."
+    assert office.model.requests[2].messages == office.model.requests[1].messages
+    assert office.model.requests[2].messages[-1].text.endswith("Be quick.")
+
+
+async def test_a_result_that_a_person_has_let_pass_or_withheld_stays_so(opened: Open):
+    office = await opened(calls(("quote", {"order_id": "A"}), ("quote", {"order_id": "B"})), "Told.", "Told again.")
+    run = await office.env.start("clerk", "What do they cost?")
+    asked = await until(run.view, lambda view: len(view.approvals) == 2)
+    await run.approve(asked.approvals[0].call_id, by="ann")
+    await run.reject(asked.approvals[1].call_id, by="ann", reason="a secret")
+    await run.result(timeout_s=WITHIN_S)
+
+    _, answer = await answer_of(office, run.id, 4)
+
+    assert answer == "Told again."
+    told = [message.text for message in office.model.requests[2].messages[-2:]]
+    assert told == [message.text for message in office.model.requests[1].messages[-2:]]
+    assert sum("costs 7 USD" in text for text in told) == sum("a secret" in text for text in told) == 1
+    assert len(office.done("quote")) == 2
 
 
 async def test_a_fork_can_be_forked(opened: Open):

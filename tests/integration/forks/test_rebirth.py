@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,10 @@ from client.settings import Settings
 from client.temporal import connect_temporal
 from devstack.stack import RunningStack
 from state.definitions import Definitions
+from state.forks import ALL_STEPS, NewFork, found
 from state.pool import Database
 from testkit.environment import OneModel
-from tests.integration.client.conftest import status_of, until
+from tests.integration.client.conftest import WRONG_KEY, status_of, until
 from tests.integration.forks.conftest import AGENTS, WITHIN_S, Office, Open, calls
 from tests.replay.changed import Hasty
 from workflows.contracts.errors import FailureClass, RunStateError, UnknownRunError
@@ -168,7 +170,7 @@ async def test_a_dead_run_is_reborn_once_and_again_when_that_one_died_too(opened
 
 
 async def test_a_run_that_failed_is_reborn_at_the_step_it_failed_at(opened: Open):
-    office = await opened(tool_call("find", order_id="W1"), ValueError("no such model"), "Found.")
+    office = await opened(tool_call("find", order_id="W1"), WRONG_KEY, "Found.")
     run = await office.env.start("clerk", "Find W1.")
     await status_of(run, RunStatus.PARKED)
     await run.redrive(action="abort", by="ann")
@@ -178,6 +180,65 @@ async def test_a_run_that_failed_is_reborn_at_the_step_it_failed_at(opened: Open
 
     assert await reborn.result(timeout_s=WITHIN_S) == "Found."
     assert len(office.done("find")) == 1
+
+
+async def test_a_result_that_a_person_had_yet_to_see_is_held_back_from_the_model_still(opened: Open):
+    office = await opened(tool_call("quote", order_id="W1"), "It costs something.")
+    run = await office.env.start("clerk", "What does it cost?")
+    await status_of(run, RunStatus.WAITING_APPROVAL)
+    await killed(office, run)
+
+    reborn = await office.holdfast.rebirth(run.id)
+    await status_of(reborn, RunStatus.WAITING_APPROVAL)
+    (asked,) = (await reborn.view()).approvals
+    await reborn.reject(by="ann", reason="a secret")
+
+    assert await reborn.result(timeout_s=WITHIN_S) == "It costs something."
+    assert asked.kind == "result"
+    assert len(office.done("quote")) == 1
+    assert "costs 7 USD" not in office.model.requests[1].messages[-1].text
+
+
+async def test_a_run_whose_effects_were_undone_stays_dead(opened: Open):
+    office = await opened(tool_call("book", order_id="W1"), WRONG_KEY)
+    run = await office.env.start("clerk", "Book W1.")
+    await status_of(run, RunStatus.PARKED)
+    await run.redrive(action="abort", undo=True, by="ann")
+    await status_of(run, RunStatus.FAILED)
+    assert office.done() == ["book W1", "unbook W1"]
+
+    with pytest.raises(RunStateError, match=r"step 2 .*\(book\) was undone.*--from-step 2"):
+        await office.holdfast.rebirth(run.id)
+
+
+async def test_what_the_dead_run_did_is_undone_with_the_reborn_one(opened: Open):
+    office = await opened(tool_call("book", order_id="W1"), tool_call("pay", order_id="W1", amount_usd=80))
+    run = await office.env.start("clerk", "Book W1.")
+    await status_of(run, RunStatus.WAITING_APPROVAL)
+    await killed(office, run)
+    reborn = await office.holdfast.rebirth(run.id)
+    await status_of(reborn, RunStatus.WAITING_APPROVAL)
+
+    await reborn.stop(undo=True, by="ann")
+    await status_of(reborn, RunStatus.CANCELLED)
+
+    assert office.done() == ["book W1", "unbook W1"]
+
+
+async def test_a_founded_life_that_temporal_never_got_is_started_when_it_is_asked_for_again(opened: Open, database: Database):
+    office = await opened(tool_call("find", order_id="W1"), WRONG_KEY, "Found.")
+    run = await office.env.start("clerk", "Find W1.")
+    await status_of(run, RunStatus.PARKED)
+    await killed(office, run)
+    pinned = (await run.show()).definition_hash
+    half = NewFork(run.id, f"{run.id}-r1", ALL_STEPS, "rebirth", pinned, Decimal(1), "a client that died here")
+    assert await found(database, half)
+
+    reborn = await office.holdfast.rebirth(run.id)
+
+    assert reborn.id == half.new
+    assert await reborn.result(timeout_s=WITHIN_S) == "Found."
+    assert not await found(database, half)
 
 
 async def test_only_the_dead_are_reborn(opened: Open):

@@ -6,7 +6,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from holdfast import Effect, ToolContext, tool
+from holdfast import Ask, Effect, ToolContext, after, tool
 
 
 @tool
@@ -38,6 +38,32 @@ async def settle(order_id: str) -> str:
     """Close an order."""
     _done("settle", order_id)
     return f"{order_id} is closed"
+
+
+async def unbook(order_id: str) -> str:
+    """Give a booking back."""
+    _done("unbook", order_id)
+    return f"{order_id} is given back"
+
+
+@tool(effect=Effect.ONCE, undo=unbook)
+async def book(order_id: str) -> str:
+    """Book an order."""
+    _done("book", order_id)
+    return f"{order_id} is booked"
+
+
+@tool(effect=Effect.ONCE)
+async def quote(order_id: str) -> str:
+    """Tell what an order costs, which a person looks at first."""
+    _done("quote", order_id)
+    return f"{order_id} costs 7 USD"
+
+
+@after("quote")
+def look_first(arguments: dict[str, object]) -> Ask:
+    """No price leaves the house unseen."""
+    return Ask(reason=f"the price of {arguments['order_id']}")
 
 
 def _folder() -> Path:
