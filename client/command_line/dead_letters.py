@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from client.orchestrator import Orchestrator
     from client.redriving import RedriveOptions
     from state.dead_letter_lists import DeadLetter
+
+PROGRESS_EVERY_S = 1.0
 
 dead_letters = App(name="dead-letters", help="Look at steps that cannot go on, and let them go on, one by one or many at once.")
 
@@ -179,7 +182,7 @@ async def _many(holdfast: Orchestrator, chosen: Chosen, manner: Manner, options:
     else:
         matched = await letters.count(**wanted)
         confirmed = manner.yes or (matched > CONFIRM_ABOVE and _confirmed(f"{options['action']} {matched:,} dead letters?"))
-        report = await letters.bulk(wanted, rate_per_s=manner.rate, confirmed=confirmed, **options)
+        report = await letters.bulk(wanted, rate_per_s=manner.rate, confirmed=confirmed, progress=_progress(matched), **options)
     if json:
         put_json(report)
     elif report.matched == 0:
@@ -187,6 +190,18 @@ async def _many(holdfast: Orchestrator, chosen: Chosen, manner: Manner, options:
     else:
         _tell(report, options)
     return ExitCode.FAILED if report.failed or report.refused else ExitCode.OK
+
+
+def _progress(matched: int) -> Callable[[int], None]:
+    """Tell now and then how far it is."""
+    told = [time.monotonic()]
+
+    def tell(done: int) -> None:
+        if time.monotonic() - told[0] >= PROGRESS_EVERY_S:
+            told[0] = time.monotonic()
+            say(f"{done:,} of {matched:,}")
+
+    return tell
 
 
 def _confirmed(question: str) -> bool:
