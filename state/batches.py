@@ -178,8 +178,11 @@ async def sent(database: Database, batch_id: str, provider_batch_id: str) -> Non
     )
 
 
-async def put_back(database: Database, batch_id: str, lease: Lease, max_tries: int) -> bool:
-    """Take a batch apart that was not taken in: its requests are gathered again, but for those tried too often; False: it is not ours."""
+async def put_back(database: Database, batch_id: str, lease: Lease, max_tries: int, wait_s: float) -> bool:
+    """Take a batch apart that was not taken in: its requests are gathered again, but for those tried too often; False: it is not ours.
+
+    They may be handed in again after `wait_s`, and after twice as long each further time: many runs look at once.
+    """
     async with database.transaction() as connection:
         ended = await connection.fetchval(
             "update batches set state = 'ended', ended_at = clock_timestamp() "
@@ -189,9 +192,12 @@ async def put_back(database: Database, batch_id: str, lease: Lease, max_tries: i
         )
         if ended is not None:
             await connection.execute(
-                "update batch_requests set state = 'gathered', batch_id = null where batch_id = $1 and state = 'sent' and tries < $2",
+                "update batch_requests set state = 'gathered', batch_id = null, "
+                "not_before = clock_timestamp() + make_interval(secs => $3 * 2 ^ (tries - 1)) "
+                "where batch_id = $1 and state = 'sent' and tries < $2",
                 batch_id,
                 max_tries,
+                wait_s,
             )
     return ended is not None
 

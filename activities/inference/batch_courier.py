@@ -18,7 +18,7 @@ from activities.inference.breaker_rules import key_refused
 from activities.inference.payment import Means
 from activities.inference.providers.batch_api import BatchApi, BatchItem, Submission, batch_api_of
 from state import batches
-from state.batches import Batch, Lease, Waiting
+from state.batches import Batch, Lease, Standing, Waiting
 from workflows.contracts.errors import FailureClass, StepError
 from workflows.contracts.inference import BatchSettings
 
@@ -68,11 +68,11 @@ class Courier:
         standing = await batches.standing(self._database, call_id)
         if standing is None or standing.call_state != "in_flight":
             return
+        lease = Lease(f"{WORKER}/{uuid.uuid4().hex[:8]}", 2 * self._settings.submit_timeout_s)
         door = self._door(standing.provider, standing.key)
         if door is None:
-            log.warning("batch.no_key", provider=standing.provider, key=standing.key)
+            await self._without_door(call_id, standing, lease)
             return
-        lease = Lease(f"{WORKER}/{uuid.uuid4().hex[:8]}", 2 * self._settings.submit_timeout_s)
         deadline = asyncio.get_running_loop().time() + self._settings.submit_timeout_s
         if standing.state == "gathered":
             batch = await batches.gather(self._database, call_id, lease, self._settings.max_requests)
@@ -95,6 +95,23 @@ class Courier:
                 await door.api.cancel(left.provider_batch_id)
         except StepError as error:
             log.warning("batch.not_cancelled", provider=left.provider, problem=str(error))
+
+    async def _without_door(self, call_id: int, standing: Standing, lease: Lease) -> None:
+        """The key is not here, or its provider has no Batch API any more: what is not handed in yet is made as an ordinary call."""
+        log.warning("batch.no_key", provider=standing.provider, key=standing.key)
+        if self._means.admission.keys.expected(standing.provider):
+            return
+        if standing.state == "gathered":
+            batch = await batches.gather(self._database, call_id, lease, 1)
+            if batch is not None:
+                why = f"{standing.provider} has no Batch API by key {standing.key!r} on this worker"
+                await self._give_up(batch, StepError(why, failure_class=FailureClass.TRANSIENT))
+        elif standing.batch_id is not None:
+            batch = await batches.claim(self._database, standing.batch_id, lease, every_s=0.0)
+            if batch is not None and batch.age_s > LOST_AFTER_S:
+                await self._lost(batch, "no worker has its key")
+            elif batch is not None:
+                await batches.release(self._database, batch.batch_id, lease, troubles=batch.troubles)
 
     def _door(self, provider: str, key_name: str) -> Door | None:
         for key in self._means.admission.keys.keys(provider):
@@ -131,7 +148,8 @@ class Courier:
         if error.spend_unknown:
             return  # it may have arrived: whoever comes when the lease has ended looks for it
         passes = error.failure_class in _PASSES
-        if await batches.put_back(self._database, batch.batch_id, errand.lease, MAX_TRIES if passes else 0):
+        wait_s = max(self._settings.first_look_s, error.retry_after_s or 0.0)
+        if await batches.put_back(self._database, batch.batch_id, errand.lease, MAX_TRIES if passes else 0, wait_s):
             await self._give_up(batch, StepError(f"not taken in: {error}", failure_class=error.failure_class))
 
     async def _find(self, errand: Errand) -> None:
@@ -153,7 +171,7 @@ class Courier:
         elif batch.age_s > LOST_AFTER_S:
             await self._lost(batch, "the provider never told whether it has it")
         elif not found.sure:
-            await batches.release(self._database, batch.batch_id, errand.lease)
+            await batches.renew(self._database, batch.batch_id, Lease(errand.lease.holder, self._settings.first_look_s / 2))
         elif await batches.renew(self._database, batch.batch_id, errand.lease):
             again_until = asyncio.get_running_loop().time() + self._settings.submit_timeout_s
             await self._hand_in(Errand(batch, errand.lease, errand.door, again_until))

@@ -22,19 +22,21 @@ create index batches_open on batches (made_at) where state <> 'ended';
 create index batches_by_provider on batches (provider, made_at);
 
 create table batch_requests (
-    call_id   bigint primary key references model_calls on delete cascade,
-    provider  text not null,
-    key       text not null,
-    model     text not null,
-    state     text not null default 'gathered' check (state in ('gathered', 'sent', 'answered', 'failed', 'left')),
-    batch_id  text references batches on delete set null,
-    tries     integer not null default 0,
-    goes_on   boolean not null default false,
-    call      text,
-    made_at   timestamptz not null default clock_timestamp()
+    call_id    bigint primary key references model_calls on delete cascade,
+    provider   text not null,
+    key        text not null,
+    model      text not null,
+    state      text not null default 'gathered' check (state in ('gathered', 'sent', 'answered', 'failed', 'left')),
+    batch_id   text references batches on delete set null,
+    tries      integer not null default 0,
+    goes_on    boolean not null default false,
+    call       text,
+    not_before timestamptz not null default '-infinity',
+    made_at    timestamptz not null default clock_timestamp()
 );
 comment on column batch_requests.state is '`sent`: in a batch; `left`: its run was cancelled and waits for nothing';
 comment on column batch_requests.tries is 'batches that it was in';
+comment on column batch_requests.not_before is 'when it may be handed in again, after the provider took no batch in';
 comment on column batch_requests.goes_on is 'it failed in the batch, and its step is made as an ordinary call';
 comment on column batch_requests.call is 'a GatheredCall as JSON, in the order of its keys; null when it has ended';
 create index batch_requests_gathered on batch_requests (provider, key, model, call_id) where state = 'gathered';
@@ -66,7 +68,7 @@ begin
 end $$;
 
 -- Makes a batch of what is gathered for the same model and key, the given request first; gives its id, or null when somebody else
--- has taken the request into one. One at a time for a model and key.
+-- has taken the request into one, or it is too early to try again. One at a time for a model and key.
 create function gather_batch(p_call bigint, p_holder text, p_lease_s float, p_requests integer, p_bytes bigint) returns text
 language plpgsql as $$
 declare
@@ -76,7 +78,7 @@ begin
     select * into q from batch_requests where call_id = p_call;
     perform pg_advisory_xact_lock(hashtextextended(concat_ws(E'\n', 'holdfast batch', q.provider, q.key, q.model), 0));
     perform 1 from batch_requests b join model_calls m on m.call_id = b.call_id
-      where b.call_id = p_call and b.state = 'gathered' and m.state = 'in_flight' for update of b;
+      where b.call_id = p_call and b.state = 'gathered' and b.not_before <= clock_timestamp() and m.state = 'in_flight' for update of b;
     if not found then
         return null;
     end if;
@@ -85,7 +87,7 @@ begin
     update batch_requests b set state = 'sent', batch_id = v_batch, tries = tries + 1
       from (select g.call_id, row_number() over line as place, sum(octet_length(g.call)) over line as bytes
               from batch_requests g join model_calls m on m.call_id = g.call_id
-             where g.state = 'gathered' and m.state = 'in_flight' and (g.provider, g.key, g.model) = (q.provider, q.key, q.model)
+             where g.state = 'gathered' and g.not_before <= clock_timestamp() and m.state = 'in_flight' and (g.provider, g.key, g.model) = (q.provider, q.key, q.model)
             window line as (order by g.call_id <> p_call, g.call_id)) as waiting
      where b.call_id = waiting.call_id and b.state = 'gathered' and waiting.place <= p_requests
        and (waiting.bytes <= p_bytes or waiting.place = 1);

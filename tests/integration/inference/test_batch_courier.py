@@ -184,9 +184,31 @@ async def test_a_batch_that_is_refused_for_good_goes_on_as_ordinary_calls(post: 
 async def test_a_batch_that_is_refused_for_now_is_gathered_again_a_bounded_number_of_times(post: Post, failure_class: FailureClass) -> None:
     run_id, call_id = await post.place()
     post.api.refuses.extend(StepError("not now", failure_class=failure_class) for _ in range(MAX_TRIES))
-    states = [await post.collect(run_id, call_id) for _ in range(MAX_TRIES)]
+    states = []
+    for _ in range(MAX_TRIES):
+        states.append(await post.collect(run_id, call_id))
+        await post.database.execute("update batch_requests set not_before = '-infinity'")
     assert [state.ordinary != "" for state in states] == [False] * (MAX_TRIES - 1) + [True]
     assert post.api.refuses == []
+
+
+async def test_many_who_look_do_not_try_again_before_it_is_time(guarded: Database) -> None:
+    post = await posted(guarded, [], first_look_s=600)
+    placed = [await post.place() for _ in range(3)]
+    post.api.refuses.extend(StepError("slow down", failure_class=FailureClass.THROTTLED, retry_after_s=900) for _ in range(3))
+    for each in placed:
+        assert await post.collect(*each) == BatchState()
+    assert len(post.api.refuses) == 2
+    waits_s = await guarded.fetchval("select extract(epoch from max(not_before) - clock_timestamp()) from batch_requests")
+    assert 800 < waits_s <= 900
+
+
+async def test_a_request_whose_key_is_gone_is_made_as_an_ordinary_call(post: Post) -> None:
+    run_id, call_id = await post.place()
+    await post.database.execute("update batch_requests set key = 'gone' where call_id = $1", call_id)
+    assert "has no Batch API by key 'gone'" in (await post.collect(run_id, call_id)).ordinary
+    assert await post.states(run_id) == [("failed", True, 0)]
+    assert post.api.submitted == []
 
 
 async def test_a_batch_that_the_provider_does_not_know_any_more_is_given_up_and_stays_charged(post: Post) -> None:
