@@ -28,7 +28,7 @@ create table limit_buckets (
 ) with (fillfactor = 20);
 comment on column limit_buckets.kind is '1 a rate (GCRA), 2 a count by the UTC day, 3 calls in the air';
 comment on column limit_buckets.tat is 'when everything given out will have been worked off at the rate';
-comment on column limit_buckets.idle_at is 'when it was last found empty: what was taken before cannot be given back any more';
+comment on column limit_buckets.idle_at is 'when it was last found empty, or more than its burst taken: what was taken before is not given back any more';
 comment on column limit_buckets.ahead is 'seconds'' worth given out for later moments because another limit binds: a ring of 128 cells of 1/8 s';
 comment on column limit_buckets.settled_ratio is 'used by reserved, a moving mean: what a wait is told by';
 comment on column limit_buckets.passing_share is 'what calls more urgent than the normal ones took lately of what was given: the allowance for those to come';
@@ -129,7 +129,8 @@ begin
             end if;
             p := p_ahead[k % 128 + 1];
             if p > 0 then
-                v := greatest(v, e - greatest(0, p - p_tau)) + p;
+                -- More than the burst counts from its cell's end: nobody may come within a period of it, wherever in the cell it is.
+                v := greatest(v, e + case when p > p_tau then 0.125 - p + p_tau else 0 end) + p;
                 if added and v - p_tau - e - 0.125 > 1e-6 then
                     -- Whoever goes before it stands in its way: after it, then.
                     bad := e - s;
@@ -714,7 +715,7 @@ begin
                     durable := durable or taken > eff[j] - usable[j];
                     big[j] := greatest(big[j], taken);
                     share[j] := share[j] + 0.03 * ((f_priority[f] < 2)::integer - share[j]);
-                    if best_slot > own[d] + 0.125 then
+                    if best_slot > from_[d] + (case when cost[d] > tau[j] then 1e-6 else 0.125 end) then
                         if ahead is null then
                             ahead := array_fill(0::double precision, array[nb * 128]);
                         end if;
@@ -728,6 +729,10 @@ begin
                             tat[j] := now_s;
                         end if;
                         tat[j] := tat[j] + cost[d];
+                    end if;
+                    if taken > eff[j] - usable[j] then
+                        -- Whoever may come a period after it must not come sooner for what others, or it, give back.
+                        idle[j] := greatest(idle[j], best_slot + 0.001);
                     end if;
                 end if;
             end loop;

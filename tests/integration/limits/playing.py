@@ -14,6 +14,8 @@ from workflows.contracts.messages import Usage
 
 PERIOD_S = 2.0
 PASSED_BY_S = dict(zip(Priority, (0.0, 1.0, 4.0, 20.0, 60.0), strict=True))
+GRAIN_S = 1e-5
+"""Moments are floats, and so compared: two calls exactly a period apart are not in one window."""
 NAMES = itertools.count()
 
 
@@ -42,6 +44,8 @@ class Game:
     calls: list[Call] = field(default_factory=list)
     waiting: dict[str, tuple[float, int, Ask]] = field(default_factory=dict)
     """Ticket → when it asks again, by which worker."""
+    reserved_at: dict[str, float] = field(default_factory=dict)
+    """Ticket → when its slot was given, where that was before it was claimed."""
 
     def __post_init__(self) -> None:
         """Limits that no other game has."""
@@ -68,10 +72,12 @@ class Game:
         if not isinstance(given, Slot):
             self.waiting[ask.ticket] = (self.clock.now_s + given.wait_s, worker, ask)
         elif not given.lease.held:
+            self.reserved_at.setdefault(ask.ticket, self.clock.now_s)
             self.waiting[ask.ticket] = (given.lease.slot_at - 1.0, (worker + 1) % len(self.limiters), ask)
         else:
             reserved = {demand.bucket.name: demand.amount for demand in given.lease.alternative.demands}
-            self.calls.append(Call(limiter, given.lease, reserved, self.clock.now_s, dict(reserved)))
+            given_at = self.reserved_at.get(ask.ticket, self.clock.now_s)
+            self.calls.append(Call(limiter, given.lease, reserved, given_at, dict(reserved)))
 
     async def settle(self, place: int, part: float) -> None:
         """A call ends, or is given back when its slot has not come."""
@@ -113,7 +119,7 @@ class Game:
         for bucket in (self.account, *self.models):
             for first in self.calls:
                 start = first.lease.slot_at
-                within = (call for call in self.calls if start <= call.lease.slot_at < start + PERIOD_S - 1e-6)
+                within = (call for call in self.calls if start <= call.lease.slot_at < start + PERIOD_S - GRAIN_S)
                 taken = sum(call.counted.get(bucket.name, 0.0) for call in within)
                 before = (call for call in self.calls if call.lease.slot_at < start and first.given_at <= call.ended_at < start + PERIOD_S)
                 back = sum(call.reserved.get(bucket.name, 0.0) - call.counted.get(bucket.name, 0.0) for call in before)
