@@ -181,7 +181,7 @@ async def _house(seed: int) -> AsyncIterator[House]:
         }
         pool = await exits.enter_async_context(asyncpg.create_pool(settings.database_url, min_size=1, max_size=6))
         await pool.execute(SCHEMA)
-        environ_first = {**environ, "HOLDFAST_FAULT_SLOT": "first"}
+        environ_first = {**environ, "FAULTS_SLOT": "first"}
         async with _worker(folder, environ_first, "first"):  # registers the agents, applies the migrations
             pass
         holdfast = await exits.enter_async_context(Orchestrator.connect(settings))
@@ -205,7 +205,7 @@ async def _die_and_rise(house: House, slot: int, chance: random.Random, account:
         life += 1
         fault = _next_fault(house.folder, chance)
         faults.armed(house.folder, slot, fault)
-        environ = {**house.environ, "HOLDFAST_FAULT_SLOT": str(slot)}
+        environ = {**house.environ, "FAULTS_SLOT": str(slot)}
         try:
             async with _worker(house.folder, environ, f"{slot}-{life}") as started:
                 ended = asyncio.ensure_future(started.wait())
@@ -253,7 +253,7 @@ async def _all_programs(house: House, programs: int, seed: int, account: Account
 
 async def _settle(house: House, runs: list[str], account: Account) -> None:
     """With an unharmed worker: whatever is still in the air comes to its end."""
-    async with _worker(house.folder, {**house.environ, "HOLDFAST_FAULT_SLOT": "last"}, "last"):
+    async with _worker(house.folder, {**house.environ, "FAULTS_SLOT": "last"}, "last"):
         await asyncio.sleep(SETTLE_S)
         for run_id in runs:
             status = await (await house.holdfast.get(run_id)).status()

@@ -34,7 +34,7 @@ from state.pool import Connection, Database
 T = TypeVar("T")
 Moment = Literal["before", "during", "after"]
 
-FOLDER_VARIABLE: Final = "HOLDFAST_FAULTS"
+FOLDER_VARIABLE: Final = "FAULTS_FOLDER"
 ARMED, FIRED, SEEN = "armed.json", "fired.jsonl", "seen.txt"
 DURING_S: Final = 0.02
 """How long an activity runs before it is killed in its midst."""
@@ -57,7 +57,7 @@ class Switches:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        armed = folder / f"{ARMED}.{os.environ.get('HOLDFAST_FAULT_SLOT', '0')}"
+        armed = folder / f"{ARMED}.{os.environ.get('FAULTS_SLOT', '0')}"
         self._fault = Fault(**json.loads(armed.read_text(encoding="utf-8"))) if armed.exists() else None
         self._reached = 0
         self._seen: set[str] = set()
