@@ -23,7 +23,9 @@ ASKS = st.tuples(
 ENDS = st.tuples(st.just("settle"), st.integers(0, 9), st.sampled_from([0.0, 0.2, 0.5, 1.0, 1.4]))
 TIMES = st.tuples(st.just("go_on"), st.sampled_from([0.05, 0.2, 0.5, 1.0, 2.5]))
 MOVES = st.lists(st.one_of(ASKS, ASKS, ASKS, ENDS, TIMES), min_size=10, max_size=60)
-SETTINGS = settings(max_examples=200, deadline=None, derandomize=True, phases=[Phase.generate, Phase.shrink], suppress_health_check=list(HealthCheck))
+SETTINGS = settings(
+    max_examples=200, deadline=None, derandomize=True, phases=[Phase.generate, Phase.shrink], suppress_health_check=list(HealthCheck)
+)
 
 
 def test_no_window_lets_more_pass_than_the_limit_in_any_order(limits_url: str) -> None:
