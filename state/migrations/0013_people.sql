@@ -1,4 +1,4 @@
--- What runs ask people, what people decided, and who is told of it (docs/adr/0016).
+-- What runs ask people, what people decided, and who is told of it (docs/adr/0020).
 
 create table questions (
     run_id        text not null references runs on delete cascade,

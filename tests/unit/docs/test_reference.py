@@ -58,7 +58,7 @@ def test_every_argument_of_the_tool_decorator_is_told_with_its_default() -> None
 
 def test_every_field_of_an_http_tool_is_told() -> None:
     told = set(documented("HTTP tools"))
-    own = set(ToolSpec.model_fields) - {"name", "kind", "http"} | {"tool"}
+    own = set(ToolSpec.model_fields) - {"name", "kind", "http", "undo"} | {"tool"}
     assert told == own | {f"http.{name}" for name in HttpCall.model_fields}
 
 
