@@ -20,6 +20,7 @@ from client.comparing import Comparison
 from client.configuring import Configuration
 from client.costs import CostReport, Wanted
 from client.dead_letters import DeadLetters
+from client.effects import Effects
 from client.events import RunEvent
 from client.forks import ForkOptions
 from client.inputs import Input
@@ -100,6 +101,11 @@ class Orchestrator:
     def dead_letters(self) -> DeadLetters:
         """Steps that cannot go on: which there are, and letting them go on, one by one or many at once."""
         return DeadLetters(self._backend)
+
+    @property
+    def effects(self) -> Effects:
+        """What tools did: the effect ledger, and a person's word on what nobody knows."""
+        return Effects(self._backend)
 
     @property
     def inbox(self) -> Inbox:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from typing import Any, Never
+from typing import Never
 
 import structlog
 from temporalio import activity
@@ -91,7 +91,7 @@ class UndoCall:
         self._name = f"{request.effect.tool}{SUFFIX}"
 
     async def run(self) -> ToolOutcome:
-        """What came of it; `ok` is False when there is nothing to undo any more.
+        """What came of it, or that there is nothing to undo any more.
 
         Raises:
             StepError: it must wait, or be looked at by a person; the class says which.
@@ -107,7 +107,7 @@ class UndoCall:
                 return _outcome(found.message.text if found.message else "undone")
             case "gone":
                 log.info("effect.not_undone", tool=self._effect.tool, state=found.reason)
-                return _outcome("Nothing to undo: the effect was undone, or done anew by another run, in the meantime.", ok=False)
+                return _outcome("Nothing to undo: the effect was undone, or done anew by another run, in the meantime.")
             case "busy":
                 raise StepError(
                     f"{self._effect.tool} is being undone right now, by run {found.holder_run}.",
@@ -179,6 +179,6 @@ class UndoCall:
         )
 
 
-def _outcome(text: str, *, ok: bool = True) -> ToolOutcome:
-    shown: Any = one_line(redact(text[: 4 * PREVIEW_CHARS]))
-    return ToolOutcome(ok=ok, result_hash=results.digest(text), result_bytes=len(text.encode(errors="replace")), preview=shown)
+def _outcome(text: str) -> ToolOutcome:
+    shown = one_line(redact(text[: 4 * PREVIEW_CHARS]))
+    return ToolOutcome(ok=True, result_hash=results.digest(text), result_bytes=len(text.encode(errors="replace")), preview=shown)

@@ -40,6 +40,7 @@ _COMMANDS = (
     ("People", "audit", f"{_HERE}.approving:audit", "Tell who ordered what of a run, and what became of it."),
     ("People", "redrive", f"{_HERE}.deciding:redrive", "Let a parked run go on from the step it is parked at."),
     ("People", "dead-letters", f"{_HERE}.dead_letters:dead_letters", "Look at steps that cannot go on; let them go on, one or many."),
+    ("People", "effects", f"{_HERE}.effects:effects", "Tell what tools did; say what became of an effect that nobody knows of."),
     ("Agents", "agents", f"{_HERE}.reading:agents", "List the agents that can be run."),
     ("Agents", "new", f"{_HERE}.scaffold:new", "Make a folder with an agent, a tool and a test to start from."),
     ("Models", "config", f"{_HERE}.configuring:config", "Look at the configuration of all workers, change it, take a change back."),
