@@ -33,7 +33,8 @@ _MESSAGES: Final = """
 select jsonb_build_object('kind', 'model_call', 'messages', coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
            'step', step, 'role', message->>'role', 'head', left(regexp_replace(message->>'text', '\\s+', ' ', 'g'), 200),
            'calls', (select jsonb_agg(c->>'name') from jsonb_array_elements(message->'tool_calls') c))) order by step, part), '[]'))
-  from (select * from transcript where run_id = $1 and step < $2 order by step desc, part desc limit 5) t"""
+  from (select * from transcript where run_id = $1 and step = 0
+        union (select * from transcript where run_id = $1 and step < $2 order by step desc, part desc limit 5)) t"""
 _CALLS_TRIED: Final = """
 select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('attempt', attempt, 'model', provider || ':' || model, 'state', state,
            'failure_class', failure_class, 'failure', failure, 'cost_usd', cost_usd::text, 'worker', worker,

@@ -216,6 +216,7 @@ def test_each_count_has_its_metric_and_bounded_attributes(recorded: Recorded) ->
     inference.record_cache("exact", agent="support")
     inference.record_downgrade("smart", "fast", agent="support")
     inference.record_alert("key_refused")
+    inference.record_dead_letter("quota", agent="support")
     waits = sorted(str(attributes["holdfast.wait_for"]) for attributes, _ in recorded.points("holdfast.wait.duration"))
     assert waits == ["budget", "limits"]
     assert recorded.points("holdfast.budget.refusals") == [({"holdfast.budget": "team-day", "holdfast.dimension": "tokens"}, 1)]
@@ -224,6 +225,7 @@ def test_each_count_has_its_metric_and_bounded_attributes(recorded: Recorded) ->
     taken = {"holdfast.tier": "smart", "holdfast.tier_taken": "fast", "gen_ai.agent.name": "support"}
     assert recorded.points("holdfast.downgrades") == [(taken, 1)]
     assert recorded.points("holdfast.alerts") == [({"holdfast.alert": "key_refused"}, 1)]
+    assert recorded.points("holdfast.dead_letters") == [({"holdfast.failure_class": "quota", "gen_ai.agent.name": "support"}, 1)]
 
 
 def test_tokens_and_cost_are_counted_by_tier(recorded: Recorded) -> None:
