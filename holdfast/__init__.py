@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from client.comparing import Comparison
     from client.events import RunEvent, StatusEvent, StepEvent
     from client.orchestrator import Orchestrator
     from client.reports import RunReport
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     )
     from workflows.contracts.hooks import Ask, Deny, after, before
     from workflows.contracts.inference import Priority
+    from workflows.contracts.people import Verdict
     from workflows.contracts.runs import Approval, Parked, RunOutcome, RunStatus, RunView, Totals
     from workflows.contracts.tools import Provided, ToolContext, provide, tool
 
@@ -53,6 +55,7 @@ _ERRORS = (
     "UnavailableError UnknownAgentError UnknownModelError UnknownRunError UnknownToolError UsageError"
 )
 _HOMES = {
+    "client.comparing": "Comparison",
     "client.events": "RunEvent StatusEvent StepEvent",
     "client.orchestrator": "Orchestrator",
     "client.reports": "RunReport",
@@ -64,6 +67,7 @@ _HOMES = {
     "workflows.contracts.errors": _ERRORS,
     "workflows.contracts.hooks": "Ask Deny after before",
     "workflows.contracts.inference": "Priority",
+    "workflows.contracts.people": "Verdict",
     "workflows.contracts.runs": "Approval Parked RunOutcome RunStatus RunView Totals",
     "workflows.contracts.tools": "Provided ToolContext provide tool",
 }
@@ -76,6 +80,7 @@ __all__ = [
     "ArgumentsError",
     "Ask",
     "Cache",
+    "Comparison",
     "ConfigurationConflictError",
     "ConfigurationError",
     "DefinitionError",
@@ -121,6 +126,7 @@ __all__ = [
     "UnknownRunError",
     "UnknownToolError",
     "UsageError",
+    "Verdict",
     "__version__",
     "after",
     "before",

@@ -9,9 +9,11 @@ from workflows.contracts.redaction import redact
 
 
 async def keep(database: Database, *, tenant: str, scope: str, owner: str, run_id: str, text: str) -> None:
-    """Write one memory of a run; a second one of the same run changes nothing."""
+    """Write one memory of a run; a second one of the same run, or of one that it was reborn from, changes nothing."""
     await database.execute(
-        "insert into memories (tenant, scope, owner, run_id, text) values ($1, $2, $3, $4, $5) on conflict (run_id) do nothing",
+        "insert into memories (tenant, scope, owner, run_id, text) select $1, $2, $3, $4, $5 where not exists ("
+        "select from runs r join runs life on r.effects_run in (life.run_id, life.effects_run) join memories m on m.run_id = life.run_id "
+        "where r.run_id = $4) on conflict (run_id) do nothing",
         tenant,
         scope,
         owner,

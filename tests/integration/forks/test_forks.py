@@ -410,3 +410,26 @@ async def test_shared_answers_are_in_no_cost_report(opened: Open):
 
     assert (old.calls, new.calls) == (2, 1)
     assert new.cost_usd == (await (await office.holdfast.get(forked)).show()).totals.cost_usd
+
+
+async def test_an_answer_from_the_cache_is_shared_like_any_other(opened: Open, database: Database):
+    office = await opened(tool_call("find", order_id="W1"), "Found.", "Found again.")
+    run = await office.ended("clerk", "Find W1.")
+    stored = "update model_calls set cache = 'exact', turn = turn || '{\"cached\": \"exact\"}' where run_id = $1 and step = 1"
+    await database.execute(stored, run.id)
+
+    forked, answer = await answer_of(office, run.id, 3)
+
+    assert answer == "Found again."
+    model, *_ = [step for step in await (await office.holdfast.get(forked)).steps() if step.kind == "model"]
+    assert (model.cached, model.shared, model.cost_usd) == ("exact", True, 0)
+
+
+async def test_a_run_that_can_wait_finds_its_shared_answers_without_a_batch(opened: Open):
+    office = await opened(tool_call("find", order_id="W1"), "Found.", "Found again.")
+    run = await office.ended("clerk", "Find W1.", priority="batch")
+
+    _, answer = await answer_of(office, run.id, 3)
+
+    assert answer == "Found again."
+    assert len(office.model.requests) == 3

@@ -19,6 +19,7 @@ from client.run import Run
 from client.settings import Settings
 from client.temporal import connect_temporal
 from devstack.stack import RunningStack
+from state import memories
 from state.definitions import Definitions
 from state.forks import ALL_STEPS, NewFork, found
 from state.pool import Database
@@ -306,3 +307,18 @@ async def test_a_run_whose_history_cannot_be_replayed_any_more_goes_on_as_anothe
     done = [line for line in (tmp_path / "done").read_text().splitlines() if line.startswith("pay")]
     assert done == [f"pay A {run.id}:2", f"pay B {run.id}:3"]
     assert len(model.requests) == 2
+
+
+async def test_two_lives_of_a_run_leave_one_memory(opened: Open, database: Database):
+    office = await opened("Noted.")
+    run = await office.env.start("diarist", "Remember me.", user=f"u-{uuid.uuid4().hex}")
+    await run.result(timeout_s=WITHIN_S)
+    life = NewFork(run.id, f"{run.id}-r1", ALL_STEPS, "rebirth", (await run.show()).definition_hash, Decimal(1), "a test")
+    assert await found(database, life)
+
+    for run_id in (life.new, "a stranger of it"):
+        await memories.keep(database, tenant="default", scope="user", owner=run.id, run_id=run_id, text="again")
+
+    kept = await database.fetch("select run_id from memories where run_id in ($1, $2) or owner = $1", run.id, life.new)
+    assert sorted(row["run_id"] for row in kept) == ["a stranger of it", run.id]
+    await database.execute("delete from memories where run_id = 'a stranger of it'")
