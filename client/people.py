@@ -115,11 +115,24 @@ class Inbox:
         if not rate_per_s > 0:
             raise InvalidInputError(f"rate must be above 0 a second; it is {rate_per_s:g}.")
         name = {"approve": names.APPROVE, "reject": names.REJECT}[order]
-        given = [task async for task in self._paced(name, {"by": by, "reason": reason}, _wanted(chosen), rate_per_s)]
-        results = await asyncio.gather(*given)
+        given: list[asyncio.Task[str]] = []
+        broken: list[BaseException] = []
+
+        def ended(task: asyncio.Task[str]) -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                broken.append(error)
+
+        async for task in self._paced(name, {"by": by, "reason": reason}, _wanted(chosen), rate_per_s):
+            task.add_done_callback(ended)
+            given.append(task)
+            if broken:
+                break
+        results = [result for result in await asyncio.gather(*given, return_exceptions=True) if isinstance(result, str)]
+        if broken:
+            raise broken[0]
         return Bulk(
-            held=sum(result == "held" for result in results),
-            sent=sum(result == "sent" for result in results),
+            held=results.count("held"),
+            sent=results.count("sent"),
             refused=tuple(result for result in results if result not in ("held", "sent")),
         )
 

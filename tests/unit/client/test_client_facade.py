@@ -14,7 +14,7 @@ PUBLIC = """
     Priority Provided ResultTypeError Run RunCancelledError RunError RunEvent RunFailedError RunOutcome RunParkedError RunReport
     RunStateError RunStatus RunSummary RunView Settings SettingsError StatusEvent StepError StepEvent StepReport ToolContext
     ToolError ToolSpec Totals UnavailableError UnknownAgentError UnknownModelError UnknownRunError UnknownToolError UsageError
-    __version__ after before provide tool
+    Verdict __version__ after before provide tool
 """
 
 
