@@ -151,7 +151,7 @@ class Questions:
             while question.ruling is None:
                 await self._wait(question)
             if question.telling:  # the inbox hears of the question before it hears of its end
-                await asyncio.wait(question.telling)
+                await workflow.wait(question.telling)
             del self._open[call.call_id]
             self._control.questions = self._shown()
         return question.ruling
@@ -162,7 +162,7 @@ class Questions:
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks)
+            await workflow.wait(tasks)
         self._open.clear()
         self._control.questions = ()
 

@@ -1,4 +1,4 @@
-"""Variants of the workflow that a replay must find out: what happens when its code is changed without care."""
+"""Variants of the workflow: changed without care, which a replay must find out, and one that is changed as it should be."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from temporalio import workflow
 
 from workflows.agent_run import AgentRun
 from workflows.contracts import names
-from workflows.contracts.runs import RunInput, RunOutcome
+from workflows.contracts.runs import ModelTurn, RunInput, RunOutcome
 
 _A_MINUTE: Final = timedelta(minutes=1)
 
@@ -46,3 +46,21 @@ class Clocked(AgentRun):
         """As the original."""
         time.time()
         return await super().run(given)
+
+
+@workflow.defn(name=names.AGENT_RUN)
+class Grown(AgentRun):
+    """Does something new at its beginning and before its end, each behind a patch: runs of before it go on."""
+
+    @workflow.run
+    async def run(self, given: RunInput) -> RunOutcome:
+        """As the original, but later, for runs that begin with it."""
+        if workflow.patched("begins-later"):
+            await workflow.sleep(0.1)
+        return await super().run(given)
+
+    async def _to_the_answer(self) -> ModelTurn:
+        turn = await super()._to_the_answer()
+        if workflow.patched("ends-later"):
+            await workflow.sleep(0.1)
+        return turn

@@ -18,6 +18,7 @@ KEYS: Final = {
     "arguments": "ghp_" + "q1W2e3R4t5Y6" * 3,
     "result": "AKIA" + "Q7RT5PLMNBVC2XZA",
     "failure": "sk-proj-" + "Zx9Cv8Bn7Ml6" * 4,
+    "order": "sk-live-" + "Po4Iu3Yt2Re1" * 4,
 }
 """Of the form of real keys, at the very beginning, where a preview would show them."""
 

@@ -14,8 +14,8 @@ from devstack.stack import RunningStack
 from testkit.environment import AgentEnvironment, open_environment
 from tests.replay import planted
 from workflows.contracts.agents import Limits
-from workflows.contracts.errors import FailureClass, RunError, StepError
-from workflows.contracts.runs import RunView
+from workflows.contracts.errors import FailureClass, RunError, RunStateError, StepError
+from workflows.contracts.runs import RunStatus, RunView
 
 AGENTS = Path(__file__).parent / "agents"
 WAIT_S = 30.0
@@ -24,6 +24,8 @@ ASKED = planted.text("input")
 DONE = planted.text("answer")
 NOTED: dict[str, Any] = {"order_id": "W1", "note": planted.text("arguments")}
 FIND = tool_call("find_order", **NOTED)
+SAID = planted.KEYS["order"]
+"""What a person says beside their order."""
 
 Shape = Callable[[RunningStack], Awaitable[Run]]
 
@@ -77,14 +79,124 @@ async def hand_over(stack: RunningStack) -> Run:
 
 
 async def approved_and_rejected(stack: RunningStack) -> Run:
-    """Two calls that wait for a person: one gets a yes, the other a no."""
-    calls = (("refund", {"order_id": "W1"}), ("refund", {"order_id": "W2"}))
+    """Three calls that wait for a person: one gets a yes, one a no, one an instruction in its place."""
+    calls = tuple(("refund", {"order_id": order}) for order in ("W1", "W2", "W3"))
     async with started(stack, [ScriptedAnswer(calls=calls), DONE]) as (run, _):
-        waiting = (await until(run, lambda view: len(view.approvals) == 2)).approvals
-        await run.approve(waiting[0].call_id)
-        await run.reject(waiting[1].call_id, reason="too much")
+        yes, no, other = (await until(run, lambda view: len(view.approvals) == 3)).approvals
+        await run.approve(yes.call_id, by="ann")
+        await run.reject(no.call_id, reason="too much", by="ann")
+        await run.instruct(f"Offer a voucher, {SAID}.", call_id=other.call_id, by="bob")
         await run.result(timeout_s=WAIT_S)
         return run
+
+
+async def signalled(stack: RunningStack) -> Run:
+    """Decided by plain signals, as the Temporal UI sends them, after some that nobody can read."""
+    async with started(stack, [tool_call("refund", order_id="W4"), DONE]) as (run, environment):
+        await until(run, lambda view: bool(view.approvals))
+        handle = environment.client.get_workflow_handle(run.id)
+        for name, given in (("aprove", {}), ("approve", "yes"), ("approve", {"call_id": 7}), ("redrive", {}), ("approve", {"by": "ann"})):
+            await handle.signal(name, given)
+        await run.result(timeout_s=WAIT_S)
+        return run
+
+
+async def edited_by_a_quorum(stack: RunningStack) -> Run:
+    """Two must say yes: one does by an edit, after a person who may not, the other to what was edited."""
+    async with started(stack, [tool_call("dismiss", name="Max"), DONE], user="max") as (run, _):
+        (asked,) = (await until(run, lambda view: bool(view.approvals))).approvals
+        for by in ("max", "ann"):
+            with contextlib.suppress(RunStateError):
+                await run.edit(asked.call_id, {"name": "Moritz"}, by=by)
+        await run.approve(by="bob")
+        await run.result(timeout_s=WAIT_S)
+        return run
+
+
+async def question_answered(stack: RunningStack) -> Run:
+    """The agent asks a person; the first answer is none of the choices."""
+    asks = tool_call("ask_person", question=planted.text("arguments"), choices=["red", "blue"])
+    async with started(stack, [asks, DONE]) as (run, _):
+        await until(run, lambda view: bool(view.approvals))
+        for answer in (f"green, {SAID}", "blue"):
+            with contextlib.suppress(RunStateError):
+                await run.answer(answer, by="ann")
+        await run.result(timeout_s=WAIT_S)
+        return run
+
+
+async def out_of_time(stack: RunningStack) -> Run:
+    """Two questions that nobody decides: one is reminded of, escalated and refused, the other parked, and skipped by a person."""
+    calls: tuple[tuple[str, dict[str, Any]], ...] = (("close_shop", {"days": 2}), ("sell_shop", {"price": 1}))
+    async with started(stack, [ScriptedAnswer(calls=calls), DONE], skip_time=True) as (run, _):
+        await until(run, lambda view: view.parked is not None and not view.approvals)
+        await run.redrive(action="skip", result="sold by hand", by="ann")
+        await run.result(timeout_s=WAIT_S)
+        return run
+
+
+async def asked_by_hooks(stack: RunningStack) -> Run:
+    """A hook asks before a call, another holds a result back; the call gets a yes, the result a no."""
+    calls: tuple[tuple[str, dict[str, Any]], ...] = (("open_drawer", {"number": 3}), ("look_inside", {"box": "tin"}))
+    async with started(stack, [ScriptedAnswer(calls=calls), DONE]) as (run, _):
+        waiting = (await until(run, lambda view: len(view.approvals) == 2)).approvals
+        for asked in waiting:
+            await (run.approve if asked.kind == "approval" else run.reject)(asked.call_id, by="ann")
+        await run.result(timeout_s=WAIT_S)
+        return run
+
+
+async def paused_and_resumed(stack: RunningStack) -> Run:
+    """Held before a call that has its yes, given another model and other limits, and let go on."""
+    async with started(stack, [tool_call("refund", order_id="W5"), DONE]) as (run, _):
+        await until(run, lambda view: bool(view.approvals))
+        await run.pause(by="ann", reason=f"let me look, {SAID}")
+        await run.approve(by="ann")
+        await until(run, lambda view: view.status is RunStatus.PAUSED)
+        await run.change(model="fast", limits={"steps": 30}, by="ann")
+        await run.resume(by="ann")
+        await run.result(timeout_s=WAIT_S)
+        return run
+
+
+async def interrupted(stack: RunningStack) -> Run:
+    """A new message breaks off what is in flight, and the model is told of both."""
+    async with started(stack, [tool_call("wait_for_ever"), DONE]) as (run, _):
+        await until(run, lambda view: "wait_for_ever" in view.doing)
+        await run.interrupt(f"Never mind, {SAID}.", now=True, by="ann")
+        await run.result(timeout_s=WAIT_S)
+        return run
+
+
+async def taken_over(stack: RunningStack) -> Run:
+    """A person gives the answer while one call runs and another waits."""
+    calls: tuple[tuple[str, dict[str, Any]], ...] = (("wait_for_ever", {}), ("refund", {"order_id": "W6"}))
+    async with started(stack, [ScriptedAnswer(calls=calls)]) as (run, _):
+        await until(run, lambda view: bool(view.approvals))
+        await run.take_over(f"I have called the customer, {SAID}.", by="ann")
+        await run.result(timeout_s=WAIT_S)
+        return run
+
+
+async def stopped_with_undo(stack: RunningStack) -> Run:
+    """Ended by a person while a call waits, after what was done has been undone, the last first."""
+    calls = (("book", {"room": "12"}), ("book", {"room": "13"}))
+    async with started(stack, [ScriptedAnswer(calls=calls), tool_call("refund", order_id="W7")]) as (run, _):
+        await until(run, lambda view: bool(view.approvals))
+        await run.stop(undo=True, by="ann", reason=f"wrong hotel, {SAID}")
+        with contextlib.suppress(RunError):
+            await run.result(timeout_s=WAIT_S)
+        return run
+
+
+async def forked(stack: RunningStack) -> Run:
+    """A fork inside a turn: what was paid and done before its step is walked again, the rest is done anew."""
+    calls = (("find_order", NOTED), ("find_customer", {"name": "Ann"}))
+    async with started(stack, [FIND, ScriptedAnswer(calls=calls), DONE, DONE]) as (run, environment):
+        await run.result(timeout_s=WAIT_S)
+        fork = await environment.holdfast.fork(run.id, 5)
+        await fork.result(timeout_s=WAIT_S)
+        return fork
 
 
 async def parked_and_redriven(stack: RunningStack) -> Run:
@@ -102,7 +214,7 @@ async def parked_and_redriven(stack: RunningStack) -> Run:
 
 async def aborted(stack: RunningStack) -> Run:
     """Parked, with a neighbour that runs and one that waits, and ended by a person."""
-    calls: tuple[tuple[str, dict[str, Any]], ...] = (("break_off", {}), ("wait_for_ever", {}), ("refund", {"order_id": "W3"}))
+    calls: tuple[tuple[str, dict[str, Any]], ...] = (("break_off", {}), ("wait_for_ever", {}), ("refund", {"order_id": "W8"}))
     async with started(stack, [ScriptedAnswer(calls=calls)]) as (run, _):
         await until(run, lambda view: view.parked is not None and bool(view.approvals))
         await run.redrive(action="abort")
@@ -149,6 +261,17 @@ async def in_a_batch(stack: RunningStack) -> Run:
         return run
 
 
+async def batch_left(stack: RunningStack) -> Run:
+    """Stopped by a person while a model call waits for its batch."""
+    async with open_environment(stack, agents=[AGENTS], model=ScriptedModel([DONE], in_batches=True)) as environment:
+        run = await environment.start("support", ASKED, priority="batch")
+        await until(run, lambda view: "waiting for a batch" in view.doing)
+        await run.stop(by="ann")
+        with contextlib.suppress(RunError):
+            await run.result(timeout_s=WAIT_S)
+        return run
+
+
 async def remembered(stack: RunningStack) -> Run:
     """A second run of a user, which recalls the first."""
     await finished(stack, [DONE], agent="diarist", user="ann")
@@ -163,6 +286,16 @@ SHAPES: dict[str, Shape] = {
         sub_agent,
         hand_over,
         approved_and_rejected,
+        signalled,
+        edited_by_a_quorum,
+        question_answered,
+        out_of_time,
+        asked_by_hooks,
+        paused_and_resumed,
+        interrupted,
+        taken_over,
+        stopped_with_undo,
+        forked,
         parked_and_redriven,
         aborted,
         cancelled,
@@ -170,6 +303,7 @@ SHAPES: dict[str, Shape] = {
         retried,
         summarised,
         in_a_batch,
+        batch_left,
         remembered,
     )
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -20,12 +21,15 @@ import worker
 from client.temporal import DATA_CONVERTER
 from telemetry.run_interceptor import RunInterceptor
 from tests.replay import planted
-from tests.replay.changed import Clocked, Hasty, Renamed
+from tests.replay.changed import Clocked, Grown, Hasty, Renamed
 from tests.replay.record import HISTORIES
 from tests.replay.shapes import SHAPES
+from workflows.contracts import stubs
 
 RECORDED = sorted(HISTORIES.glob("*/*.json"))
 NOW = metadata.version("holdfast")
+
+ACTIVITIES = sorted(name for name, stub in vars(stubs).items() if inspect.iscoroutinefunction(stub))
 
 HOLDS: dict[str, dict[str, int]] = {
     "plain": {"ACTIVITY_TASK_COMPLETED": 3, "WORKFLOW_EXECUTION_COMPLETED": 1},
@@ -33,19 +37,30 @@ HOLDS: dict[str, dict[str, int]] = {
     "sub_agent": {"CHILD_WORKFLOW_EXECUTION_COMPLETED": 1, "ACTIVITY_TASK_COMPLETED": 3, "WORKFLOW_EXECUTION_COMPLETED": 1},
     "sub_agents_own": {"ACTIVITY_TASK_COMPLETED": 1, "WORKFLOW_EXECUTION_COMPLETED": 1},
     "hand_over": {"ACTIVITY_TASK_COMPLETED": 4, "WORKFLOW_EXECUTION_COMPLETED": 1},
-    "approved_and_rejected": {"WORKFLOW_EXECUTION_SIGNALED": 2, "ACTIVITY_TASK_COMPLETED": 3, "WORKFLOW_EXECUTION_COMPLETED": 1},
-    "parked_and_redriven": {"WORKFLOW_EXECUTION_SIGNALED": 5, "ACTIVITY_TASK_FAILED": 4, "WORKFLOW_EXECUTION_COMPLETED": 1},
-    "aborted": {"WORKFLOW_EXECUTION_SIGNALED": 1, "ACTIVITY_TASK_CANCELED": 1, "WORKFLOW_EXECUTION_FAILED": 1},
+    "approved_and_rejected": {"WORKFLOW_EXECUTION_UPDATE_COMPLETED": 3, "ask_person": 3, "run_tool": 1, "WORKFLOW_EXECUTION_COMPLETED": 1},
+    "signalled": {"WORKFLOW_EXECUTION_SIGNALED": 5, "keep_record": 1, "run_tool": 1, "WORKFLOW_EXECUTION_COMPLETED": 1},
+    "edited_by_a_quorum": {"WORKFLOW_EXECUTION_UPDATE_COMPLETED": 3, "check_edit": 1, "run_tool": 1, "WORKFLOW_EXECUTION_COMPLETED": 1},
+    "question_answered": {"WORKFLOW_EXECUTION_UPDATE_COMPLETED": 2, "check_edit": 2, "call_model": 2, "WORKFLOW_EXECUTION_COMPLETED": 1},
+    "out_of_time": {"TIMER_FIRED": 4, "ask_person": 4, "WORKFLOW_EXECUTION_UPDATE_COMPLETED": 1, "WORKFLOW_EXECUTION_COMPLETED": 1},
+    "asked_by_hooks": {"run_tool": 3, "ask_person": 2, "withhold_result": 1, "WORKFLOW_EXECUTION_COMPLETED": 1},
+    "paused_and_resumed": {"WORKFLOW_EXECUTION_UPDATE_COMPLETED": 4, "run_tool": 1, "WORKFLOW_EXECUTION_COMPLETED": 1},
+    "interrupted": {"ACTIVITY_TASK_CANCELED": 1, "call_model": 2, "WORKFLOW_EXECUTION_COMPLETED": 1},
+    "taken_over": {"ACTIVITY_TASK_CANCELED": 1, "call_model": 1, "close_run": 1, "WORKFLOW_EXECUTION_COMPLETED": 1},
+    "stopped_with_undo": {"find_undoable": 1, "undo_effect": 2, "close_run": 1, "WORKFLOW_EXECUTION_COMPLETED": 1},
+    "forked": {"call_model": 3, "run_tool": 1, "WORKFLOW_EXECUTION_COMPLETED": 1},
+    "parked_and_redriven": {"WORKFLOW_EXECUTION_UPDATE_COMPLETED": 5, "ACTIVITY_TASK_FAILED": 4, "WORKFLOW_EXECUTION_COMPLETED": 1},
+    "aborted": {"close_run": 1, "ACTIVITY_TASK_CANCELED": 1, "WORKFLOW_EXECUTION_FAILED": 1},
     "cancelled": {"WORKFLOW_EXECUTION_CANCEL_REQUESTED": 1, "ACTIVITY_TASK_CANCELED": 1, "WORKFLOW_EXECUTION_CANCELED": 1},
     "corrected": {"ACTIVITY_TASK_COMPLETED": 7, "WORKFLOW_EXECUTION_COMPLETED": 1},
     "retried": {"TIMER_FIRED": 1, "ACTIVITY_TASK_FAILED": 1, "WORKFLOW_EXECUTION_COMPLETED": 1},
     "summarised": {"ACTIVITY_TASK_COMPLETED": 5, "WORKFLOW_EXECUTION_COMPLETED": 1},
     "in_a_batch": {"TIMER_FIRED": 4, "ACTIVITY_TASK_COMPLETED": 7, "WORKFLOW_EXECUTION_COMPLETED": 1},
+    "batch_left": {"submit_batch": 1, "leave_batch": 1, "WORKFLOW_EXECUTION_COMPLETED": 1},
     "remembered": {"ACTIVITY_TASK_COMPLETED": 3, "WORKFLOW_EXECUTION_COMPLETED": 1},
     "continued_as_new": {"WORKFLOW_EXECUTION_CONTINUED_AS_NEW": 1},
     "continuation": {"WORKFLOW_EXECUTION_COMPLETED": 1},
 }
-"""What a history of each shape must at least hold, so that it is the shape that its name says."""
+"""What a history of each shape must at least hold, so that it is the shape that its name says: events, and activities by their names."""
 
 
 def read(path: Path) -> WorkflowHistory:
@@ -93,6 +108,11 @@ async def test_a_workflow_that_decides_otherwise_is_found_out(path: Path) -> Non
         await replayer(Hasty).replay_workflow(read(path))
 
 
+@pytest.mark.parametrize("path", RECORDED, ids=named)
+async def test_a_workflow_that_decides_otherwise_behind_a_patch_replays(path: Path) -> None:
+    await replayer(Grown).replay_workflow(read(path))
+
+
 async def test_a_renamed_activity_is_found_out() -> None:
     with pytest.raises(workflow.NondeterminismError):
         await replayer(Renamed).replay_workflow(read(HISTORIES / NOW / "plain.json"))
@@ -106,6 +126,8 @@ def test_every_shape_is_recorded_for_this_version() -> None:
 @pytest.mark.parametrize("path", RECORDED, ids=named)
 def test_a_history_holds_what_its_name_says(path: Path) -> None:
     found = Counter(str(event["eventType"]).removeprefix("EVENT_TYPE_") for event in events(path))
+    scheduled = (event.get("activityTaskScheduledEventAttributes") for event in events(path))
+    found.update(each["activityType"]["name"] for each in scheduled if each)
     for kind, count in HOLDS[path.stem].items():
         assert found[kind] >= count, f"{kind} in {found}"
     assert found["WORKFLOW_TASK_FAILED"] == 0
@@ -129,9 +151,19 @@ def test_the_search_for_content_would_find_it() -> None:
     assert planted.KEYS["result"] in text
 
 
-def test_the_recorded_runs_did_handle_the_planted_keys() -> None:
-    text = "\n".join(strings(events(HISTORIES / NOW / "parked_and_redriven.json")))
+@pytest.mark.parametrize("name", ["parked_and_redriven", "paused_and_resumed", "question_answered", "taken_over"])
+def test_the_recorded_runs_did_handle_the_planted_keys(name: str) -> None:
+    text = "\n".join(strings(events(HISTORIES / NOW / f"{name}.json")))
     assert "[redacted" in text
+
+
+def test_a_forked_runs_history_holds_calls_that_were_done_before_it() -> None:
+    assert '"done":true' in "\n".join(strings(events(HISTORIES / NOW / "forked.json")))
+
+
+def test_every_activity_of_a_run_is_in_some_history() -> None:
+    recorded = "\n".join(path.read_text(encoding="utf-8") for path in RECORDED)
+    assert [name for name in ACTIVITIES if f'"name": "{name}"' not in recorded] == []
 
 
 def events(path: Path) -> list[dict[str, Any]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
-from holdfast import Effect, ToolContext, tool
+from holdfast import Ask, Effect, ToolContext, after, before, tool
 from tests.replay import planted
 
 
@@ -24,6 +25,59 @@ def find_customer(name: str) -> str:
 def refund(order_id: str) -> str:
     """Pay an order back."""
     return f"{order_id} is paid back"
+
+
+@tool
+def dismiss(name: str) -> str:
+    """Dismiss somebody."""
+    return f"{name} is dismissed"
+
+
+@tool
+def close_shop(days: int) -> str:
+    """Close the shop."""
+    return f"closed for {days} days"
+
+
+@tool
+def sell_shop(price: int) -> str:
+    """Sell the shop."""
+    return f"sold for {price}"
+
+
+def unbook(room: str, result: str) -> str:
+    """Give a room back."""
+    return f"{room} is free again: {planted.text('result')}"
+
+
+@tool(effect=Effect.ONCE, undo=unbook)
+def book(room: str) -> str:
+    """Book a room."""
+    return f"{room}: {planted.text('result')}"
+
+
+@tool
+def look_inside(box: str) -> str:
+    """Look into a box."""
+    return f"{box}: {planted.text('result')}"
+
+
+@after("look_inside")
+def hold_back(result: str) -> Ask | None:
+    """Let a person see first what is in a box."""
+    return Ask("may the model see it?")
+
+
+@tool
+def open_drawer(number: int) -> str:
+    """Open a drawer."""
+    return f"drawer {number} is open"
+
+
+@before("open_drawer")
+def guard(arguments: dict[str, Any]) -> Ask | None:
+    """Ask a person before a drawer is opened."""
+    return Ask("may it be opened?")
 
 
 @tool(effect=Effect.ONCE)
