@@ -1,4 +1,4 @@
-"""Questions to people, edited arguments, and the audit record of what people ordered."""
+"""Questions to people, and the audit record of what people ordered."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from state import transcripts
+from state import edits, transcripts
 from state.pool import Connection, Database
 from workflows.contracts.errors import UnknownRunError
-from workflows.contracts.messages import Message
-from workflows.contracts.people import AskRequest, EditRequest, Note, RecordRequest
+from workflows.contracts.people import AskRequest, Note, RecordRequest
 from workflows.contracts.redaction import redact
 
 SHOWN_CHARS: Final = 4_000
@@ -56,7 +55,7 @@ class Question:
 
 async def lock(connection: Connection, run_id: str) -> None:
     """Let what is written of one run's people happen one after the other, until the transaction ends."""
-    await connection.execute("select pg_advisory_xact_lock(hashtextextended('people:' || $1, 0))", run_id)
+    await edits.lock(connection, run_id)
 
 
 _OPEN: Final = """
@@ -188,6 +187,8 @@ async def note(connection: Connection, request: RecordRequest, entry: Note) -> b
     )
     if added is None:
         return False
+    if entry.outcome not in ("accepted", "counted"):
+        await edits.take_back(connection, request.run_id, entry.number)
     if entry.closes and entry.letter is None and entry.step is not None:
         await connection.execute(_SETTLE, request.run_id, entry.step, _kept(entry.by), _kept(entry.order), entry.at)
     return True
@@ -218,75 +219,6 @@ select coalesce(
 async def _arguments(connection: Connection, run_id: str, entry: Note) -> str | None:
     """The arguments of the version that was decided on."""
     found: str | None = await connection.fetchval(_VERSION, run_id, entry.step, entry.call_id, entry.version)
-    return found
-
-
-_EDIT: Final = """
-insert into edited_arguments (run_id, step, call_id, version, arguments, by, note)
-select r.run_id, $2, $3, 1 + coalesce((select max(version) from edited_arguments where run_id = $1 and step = $2), 1), $4, $5, $6
-  from runs r where r.run_id = $1
-on conflict (run_id, step, note) do update set note = excluded.note
-returning version, arguments
-"""
-
-
-async def keep_edit(database: Database, request: EditRequest, text: str) -> int:
-    """Keep arguments, or another input, as a new version and show it in the inbox; its number. The same order twice is one version.
-
-    Raises:
-        UnknownRunError: the run is not in this database.
-    """
-    cleaned = redact(transcripts.storable(text))
-    async with database.transaction() as connection:
-        await lock(connection, request.run_id)
-        step = 0 if request.kind == "input" else request.step
-        found = await connection.fetchrow(_EDIT, request.run_id, step, request.call_id, cleaned, _kept(request.by), request.note)
-        if found is None:
-            raise UnknownRunError(f"Run {request.run_id} is not in this database: is DATABASE_URL the one it was started with?")
-        version: int = found["version"]
-        if request.kind == "input":
-            await _replace_input(connection, request.run_id, found["arguments"])
-        else:
-            await connection.execute(
-                "update questions set arguments = $3, version = $4 where run_id = $1 and step = $2 and state = 'open'",
-                request.run_id,
-                step,
-                found["arguments"],
-                version,
-            )
-    return version
-
-
-async def _replace_input(connection: Connection, run_id: str, text: str) -> None:
-    """Put another first message in place of the run's own, which is kept as version 1."""
-    old = await connection.fetchval("select message from transcript where run_id = $1 and step = 0 and part = 0 for update", run_id)
-    if old is None:
-        return
-    message: Message = transcripts.parse(old)
-    await connection.execute(
-        "insert into edited_arguments (run_id, step, call_id, version, arguments, by, note) values ($1, 0, '', 1, $2, 'the caller', 0) "
-        "on conflict do nothing",
-        run_id,
-        message.text,
-    )
-    changed = message.model_copy(update={"text": text})
-    await connection.execute(
-        "update transcript set message = $2, tokens = $3 where run_id = $1 and step = 0 and part = 0",
-        run_id,
-        transcripts.as_json(changed),
-        transcripts.estimate_tokens(changed),
-    )
-
-
-async def call_arguments(database: Database, run_id: str, model_step: int, call_id: str) -> str | None:
-    """The arguments of a call as the model wrote them, or None."""
-    found: str | None = await database.fetchval(
-        "select c->>'arguments' from transcript t, jsonb_array_elements(t.message->'tool_calls') c "
-        "where t.run_id = $1 and t.step = $2 and t.part = 0 and c->>'call_id' = $3",
-        run_id,
-        model_step,
-        call_id,
-    )
     return found
 
 

@@ -12,7 +12,7 @@ from temporalio import activity
 from activities.inference import answers, turns
 from activities.inference.answering import Definitions
 from activities.people import telling
-from state import people
+from state import edits, people
 from state.pool import Database
 from workflows.contracts import names
 from workflows.contracts.agents import AgentDefinition, ToolSpec
@@ -76,11 +76,11 @@ class QuestionActivities:
         problem = _misfit(request, spec, text) or self._misread(spec.name, text)
         if problem:
             return Edited(problem=redact(problem))
-        version = await people.keep_edit(self._database, request, text)
+        version = await edits.keep(self._database, request, text)
         return Edited(version=version, preview=turns.preview(json.dumps(request.value, sort_keys=True, ensure_ascii=False)))
 
     async def _answer(self, request: EditRequest) -> Edited:
-        asked = await people.call_arguments(self._database, request.run_id, request.model_step, request.call_id)
+        asked = await edits.as_written(self._database, request.run_id, request.model_step, request.call_id)
         if asked is None:
             return Edited(problem=f"call_id: the run's transcript has no question {request.call_id!r}")
         wanted: dict[str, Any] = json.loads(asked)
@@ -97,7 +97,7 @@ class QuestionActivities:
             return Edited(problem="input: must be a text that is not empty")
         if len(request.value) > TEXT_LIMIT:
             return Edited(problem=f"input: at most {TEXT_LIMIT} characters are taken")
-        version = await people.keep_edit(self._database, request, request.value)
+        version = await edits.keep(self._database, request, request.value)
         return Edited(version=version, preview=turns.preview(request.value))
 
 

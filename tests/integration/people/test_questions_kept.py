@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from state import inbox, people, runs, transcripts
+from state import edits, inbox, people, runs, transcripts
 from state.inbox import Wanted
 from state.people import Question
 from state.pool import Database
@@ -132,7 +132,7 @@ async def test_votes_are_shown_until_the_arguments_change_or_it_is_escalated(dat
     await write(database, run_id, 1, outcome="counted", closes=False)
     await write(database, run_id, 2, outcome="refused", by="carl", closes=False)
     assert (await only(database, run_id)).yes == ["ann"]
-    await people.keep_edit(database, edit(run_id, note=3), '{"amount_usd": 40}')
+    await edits.keep(database, edit(run_id, note=3), '{"amount_usd": 40}')
     assert (await only(database, run_id)).yes == []
 
 
@@ -144,7 +144,7 @@ def edit(run_id: str, **fields: Any) -> EditRequest:
 async def test_the_same_edit_twice_is_one_version_and_the_next_one_the_next(database: Database) -> None:
     run_id = await new_run(database)
     await put(database, asks(run_id))
-    versions = [await people.keep_edit(database, edit(run_id, note=note), f'{{"amount_usd": {note}}}') for note in (5, 5, 6)]
+    versions = [await edits.keep(database, edit(run_id, note=note), f'{{"amount_usd": {note}}}') for note in (5, 5, 6)]
     assert versions == [2, 2, 3]
     shown = await only(database, run_id)
     assert (shown.arguments, shown.version) == ('{"amount_usd": 6}', 3)
@@ -156,7 +156,7 @@ async def test_the_same_edit_twice_is_one_version_and_the_next_one_the_next(data
 async def test_another_input_takes_the_place_of_the_first_which_is_kept(database: Database) -> None:
     run_id = await new_run(database)
     for note in (1, 2):
-        await people.keep_edit(database, edit(run_id, kind="input", step=0, call_id="", note=note), f"Pay {note} back.")
+        await edits.keep(database, edit(run_id, kind="input", step=0, call_id="", note=note), f"Pay {note} back.")
     message = await transcripts.message_at(database, run_id, 0)
     assert message is not None
     assert message.text == "Pay 2 back."
@@ -216,3 +216,20 @@ async def test_what_a_run_asked_is_withdrawn_when_it_ends(database: Database) ->
     async with database.transaction() as connection:
         (withdrawn,) = await people.withdraw(connection, run_id, "ann", "cancelled")
     assert (withdrawn.state, withdrawn.settled_by, withdrawn.outcome) == ("withdrawn", "ann", "cancelled")
+
+
+async def test_what_a_refused_order_brought_does_not_count(database: Database) -> None:
+    run_id = await new_run(database)
+    await put(database, asks(run_id))
+    await edits.keep(database, edit(run_id, note=4), '{"amount_usd": 4}')
+    await edits.keep(database, edit(run_id, note=5), '{"amount_usd": 5}')
+    await edits.keep(database, edit(run_id, kind="input", step=0, call_id="", note=5), "Pay 5 back.")
+    await write(database, run_id, 5, order="redrive", outcome="refused", closes=False)
+    shown = await only(database, run_id)
+    assert (shown.arguments, shown.version) == ('{"amount_usd": 4}', 2)
+    await write(database, run_id, 4, order="edit", outcome="late", closes=False)
+    shown = await only(database, run_id)
+    assert (shown.arguments, shown.version) == (ARGUMENTS, 1)
+    message = await transcripts.message_at(database, run_id, 0)
+    assert message is not None
+    assert message.text == "Pay it back, please."
