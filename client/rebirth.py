@@ -46,8 +46,8 @@ async def rebirth(backend: Backend, run_id: str, *, terminate: bool, by: str) ->
             raise RunStateError(_not_dead(latest, status))
         await refuse_undone(backend, latest, ALL_STEPS)
         await _terminate(backend, latest, f"its workflow cannot go on; reborn by {by}")
-    await refuse_undone(backend, latest, ALL_STEPS)
     await _quiet(backend, latest)
+    await refuse_undone(backend, latest, ALL_STEPS)  # its sub-runs have undone what they undo when they are cancelled
     return await _next_life(backend, lives, by)
 
 

@@ -23,12 +23,7 @@ async def as_started(backend: Backend, run_id: str) -> RunInput:
     """
     told = await _told_by_temporal(backend, run_id)
     if told is not None:
-        carry = told.carry
-        if carry is None:
-            return told
-        same = carry.agent.name == told.agent.name
-        agent = carry.agent if same else told.agent.model_copy(update={"limits": carry.agent.limits})
-        return told.model_copy(update={"agent": agent, "carry": None})
+        return without_carry(told)
     books = await runs.books(backend.database, run_id)
     definition = await backend.definitions.by_hash(books.definition_hash)
     pinned = definition.pin()
@@ -40,6 +35,16 @@ async def as_started(backend: Backend, run_id: str) -> RunInput:
         user=books.user,
         priority=definition.priority,
     )
+
+
+def without_carry(told: RunInput) -> RunInput:
+    """What would start the run at its beginning, by the agent and the limits that an execution that goes on was given."""
+    carry = told.carry
+    if carry is None:
+        return told
+    same = carry.agent.name == told.agent.name  # else the conversation was handed over, which its walk will do again
+    agent = carry.agent if same else told.agent.model_copy(update={"limits": carry.agent.limits})
+    return told.model_copy(update={"agent": agent, "carry": None})
 
 
 async def turns(backend: Backend, run_id: str) -> list[ModelTurn]:

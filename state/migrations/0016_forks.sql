@@ -97,7 +97,8 @@ begin
     values (p_new, o.tenant, o.agent, p_definition_hash, o.user_id, '', p_cost_limit, p_old, p_until, p_mode, p_by)
     on conflict do nothing;
     if not found then
-        return case when exists (select from runs r where r.run_id = p_new and r.forked_from = p_old and r.fork_mode = p_mode)
+        return case when exists (select from runs r where r.run_id = p_new and r.forked_from = p_old and r.fork_mode = p_mode
+                                     and r.forked_at_step = p_until)
                     then 'there' else 'taken' end;
     end if;
     if p_mode = 'rebirth' then

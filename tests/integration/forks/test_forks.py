@@ -274,6 +274,20 @@ async def test_a_step_that_was_undone_is_shared_with_nobody(opened: Open):
     assert office.done() == ["book W1", "unbook W1", "book W1"]
 
 
+async def test_a_fork_undoes_what_it_did_itself_and_nothing_that_it_shares(opened: Open):
+    office = await opened(
+        tool_call("book", order_id="W1"), "Booked.", tool_call("book", order_id="W2"), tool_call("pay", order_id="W3", amount_usd=80)
+    )
+    run = await office.ended("clerk", "Book W1.")
+    forked = await office.holdfast.fork(run.id, 3)
+    await status_of(forked, RunStatus.WAITING_APPROVAL)
+
+    await forked.stop(undo=True, by="ann")
+    await status_of(forked, RunStatus.CANCELLED)
+
+    assert office.done() == ["book W1", "book W2", "unbook W2"]
+
+
 async def test_what_people_told_the_agent_is_among_what_is_shared(opened: Open):
     office = await opened(tool_call("pay", order_id="W1", amount_usd=80), "As you say.", "As you said.")
     run = await office.env.start("clerk", "Pay 80.")
@@ -346,16 +360,30 @@ async def test_a_wrong_step_a_wrong_run_and_a_wrong_version_say_what_there_is(op
         await office.holdfast.fork(run.id, 1, limits={"stepps": 3})
 
 
+async def test_a_sub_run_is_forked_as_a_run_of_its_own(opened: Open):
+    office = await opened(tool_call("helper", request="Pay W1."), tool_call("pay", order_id="W1"), "Paid.", "Done.", "Paid, I said.")
+    run = await office.ended("clerk", "Have W1 paid.")
+
+    forked, answer = await answer_of(office, f"{run.id}.2", 3)
+
+    assert (answer, forked.split("-")[0]) == ("Paid, I said.", "helper")
+    report = await (await office.holdfast.get(forked)).show()
+    assert (report.parent_run_id, report.origin) == (None, f"forked from {run.id}.2 at step 3")
+    assert len(office.done("pay")) == 1
+
+
 async def test_a_fork_by_an_id_of_ones_own_is_made_once(opened: Open):
-    office = await opened("One.", "Two.", "Three.")
+    office = await opened(tool_call("find", order_id="W1"), "One.", "Two.")
     run = await office.ended("clerk", "Say a number.")
     name = f"{run.id}-mine"
 
-    first = await answer_of(office, run.id, 1, new_run_id=name)
-    second = await answer_of(office, run.id, 1, new_run_id=name)
+    first = await answer_of(office, run.id, 3, new_run_id=name)
+    second = await answer_of(office, run.id, 3, new_run_id=name)
+    with pytest.raises(RunStateError, match=f"The id {name} is another run's"):
+        await office.holdfast.fork(run.id, 1, new_run_id=name)
 
     assert first == second == (name, "Two.")
-    assert len(office.model.requests) == 2
+    assert len(office.model.requests) == 3
 
 
 async def test_the_list_and_the_details_tell_whence_a_run_is(opened: Open):
