@@ -282,3 +282,37 @@ async def test_many_are_approved_at_once_by_filter_and_rate(opened: Open) -> Non
     assert await other.status() is RunStatus.WAITING_APPROVAL
     assert (await env.holdfast.inbox.decide("approve", user=user)).held == 0
     await other.stop()
+
+
+async def test_whatever_anybody_sends_by_plain_signals_is_judged_and_on_record(opened: Open) -> None:
+    env = await opened(pay_100(), "Paid.")
+    run = await env.start("desk", "x")
+    (one,) = await waiting(env, run)
+    handle = env.client.get_workflow_handle(run.id)
+
+    await handle.signal("aprove", {"by": "ann"})
+    await handle.signal("approve", "yes")
+    await handle.signal("approve", {"call": one.call_id, "by": "ann"})
+    await handle.signal("approve", {"call_id": 7, "by": "ann"})
+    await handle.signal("answer", {"answer": "blue", "by": "ann"})
+    await handle.signal("redrive", {"by": "ann"})
+    await handle.signal("edit", {"call_id": one.call_id, "arguments": {}, "by": "ann"})
+    await handle.signal("approve", {"call_id": one.call_id, "by": "ann"})
+
+    assert await run.result(timeout_s=WITHIN_S) == "Paid."
+    noted = await record(env, run, 8)
+    assert [(each.order, each.channel, each.outcome) for each in noted] == [
+        ("aprove", "signal", "refused"),
+        *[("approve", "signal", "refused")] * 3,
+        ("answer", "signal", "refused"),
+        ("redrive", "signal", "refused"),
+        ("edit", "signal", "refused"),
+        ("approve", "signal", "accepted"),
+    ]
+    reasons = [each.reason for each in noted]
+    assert "there is no order of this name" in reasons[0]
+    assert "one JSON object" in reasons[1]
+    assert "call" in reasons[2]
+    assert "call_id" in reasons[3]
+    assert "order_id" in reasons[6]
+    assert [each.number for each in noted] == sorted(each.number or 0 for each in noted)
