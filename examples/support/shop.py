@@ -160,6 +160,11 @@ class Shop:
             await _note(connection, "exchanged", order, result, origin)
         return result
 
+    async def ensure_pending(self, order_id: str, customer_id: str) -> None:
+        """Raises ToolError unless the order is this customer's, and pending."""
+        async with self._changing(order_id, customer_id, ("pending",), "go elsewhere"):
+            pass
+
     async def change_address(self, customer_id: str, address: dict[str, str], order_id: str | None, origin: Origin) -> dict[str, Any]:
         """Set where a pending order goes, or without an order where the customer lives; twice is the same as once.
 

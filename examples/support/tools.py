@@ -10,6 +10,7 @@ from typing import Any
 from holdfast import Effect, Provided, ToolContext, ToolError, provide, tool
 
 from .shop import Origin, Shop
+from .warehouse import Warehouse
 
 
 @provide
@@ -19,6 +20,13 @@ async def shop() -> AsyncIterator[Shop]:
     if not dsn:
         raise ToolError("SHOP_DATABASE_URL is not set: give it the address of the shop's PostgreSQL.")
     async with Shop.open(dsn) as opened:
+        yield opened
+
+
+@provide
+async def warehouse() -> AsyncIterator[Warehouse]:
+    """The warehouse that WAREHOUSE_URL names; without it the shop packs its orders itself."""
+    async with Warehouse.open(os.environ.get("WAREHOUSE_URL", "")) as opened:
         yield opened
 
 
@@ -33,6 +41,28 @@ def was(kind: str) -> Callable[..., Awaitable[dict[str, Any] | None]]:
         return await shop.result_of(kind, _origin(context))
 
     return check
+
+
+async def was_redirected(
+    order_id: str,
+    customer_id: str,
+    address1: str,
+    city: str,
+    zip_code: str,
+    address2: str,
+    state: str,
+    country: str,
+    context: ToolContext,
+    shop: Provided[Shop],
+    warehouse: Provided[Warehouse],
+) -> dict[str, Any] | None:
+    """What became of an attempt to redirect an order: the warehouse is asked, which cannot answer while it is down."""
+    if not await warehouse.was_told(context.idempotency_key):
+        noted = await shop.result_of("readdressed", _origin(context))
+        return None if noted is None else {"order_id": order_id, **noted}
+    # The worker may have died between the warehouse and the shop's own books, which know this key only once.
+    address = _address(address1, address2, city, country, state, zip_code)
+    return await shop.change_address(customer_id, address, order_id, _origin(context))
 
 
 @tool
@@ -112,6 +142,27 @@ async def exchange_items(
     return await shop.exchange(order_id, customer_id, item_ids, new_item_ids, _origin(context))
 
 
+@tool(effect=Effect.ONCE, check=was_redirected)
+async def redirect_order(
+    order_id: str,
+    customer_id: str,
+    address1: str,
+    city: str,
+    zip_code: str,
+    context: ToolContext,
+    shop: Provided[Shop],
+    warehouse: Provided[Warehouse],
+    address2: str = "",
+    state: str = "",
+    country: str = "",
+) -> dict[str, Any]:
+    """Send a pending order elsewhere. The warehouse that packs it is told first."""
+    address = _address(address1, address2, city, country, state, zip_code)
+    await shop.ensure_pending(order_id, customer_id)
+    await warehouse.redirect(order_id, address, context.idempotency_key)
+    return await shop.change_address(customer_id, address, order_id, _origin(context))
+
+
 @tool(effect=Effect.IDEMPOTENT)
 async def change_address(
     customer_id: str,
@@ -123,11 +174,13 @@ async def change_address(
     address2: str = "",
     state: str = "",
     country: str = "",
-    order_id: str | None = None,
 ) -> dict[str, Any]:
-    """Send a pending order elsewhere; without an order id, change the address of the account."""
-    address = {"address1": address1, "address2": address2, "city": city, "country": country, "state": state, "zip": zip_code}
-    return await shop.change_address(customer_id, address, order_id, _origin(context))
+    """Change the address of the account."""
+    return await shop.change_address(customer_id, _address(address1, address2, city, country, state, zip_code), None, _origin(context))
+
+
+def _address(address1: str, address2: str, city: str, country: str, state: str, zip_code: str) -> dict[str, str]:
+    return {"address1": address1, "address2": address2, "city": city, "country": country, "state": state, "zip": zip_code}
 
 
 @tool(effect=Effect.ONCE, check=was("escalated"))

@@ -36,7 +36,9 @@ async def play(options: Options, console: Console) -> Proof:
     screen = Screen(console, simulated=simulated)
     screen.say(f"{len(tickets)} tickets, {len(shop.users)} customers, {len(shop.orders)} orders; seed {options.seed}")
     screen.say(
-        "every model answer is simulated, and so is its price" if simulated else f"the model is real and costs money: {options.model}"
+        "every model answer is simulated, and so is its price; the people who decide are a script"
+        if simulated
+        else f"the model is real and costs money: {options.model}; the people who decide are a script"
     )
     folder = Path(tempfile.mkdtemp(prefix="holdfast-demo-"))
     async with open_stack(StackSettings(on_line=screen.say)) as stack:

@@ -14,7 +14,7 @@ import asyncpg
 from examples.support.simulation.conversation import done_before
 from workflows.contracts.messages import Message
 
-from .report import Attempt, BilledCall, ShopChange, ShopRefund
+from .report import REFUND_LIMIT_USD, Attempt, BilledCall, PeopleBooks, ShopChange, ShopRefund
 
 _PROGRESS = """
 with family as (
@@ -38,12 +38,39 @@ select m.run_id, step, state, started_at, finished_at, cost_usd
  order by call_id
 """
 
+_STANDING = """
+select distinct coalesce(r.ancestors[1], r.run_id) as root, waits
+  from (select run_id, true as waits from questions where tenant = $1 and state = 'open'
+        union all select run_id, false from dead_letters where tenant = $1 and state = 'open') s
+  join runs r using (run_id)
+"""
+_PEOPLE = """
+select (select count(*) from questions where tenant = $1)::int as asked,
+       count(*) filter (where order_name = 'approve' and outcome = 'accepted')::int as approved,
+       count(*) filter (where order_name = 'reject' and outcome = 'accepted')::int as rejected,
+       count(*)::int as audit_rows,
+       (select count(*) from dead_letters where tenant = $1)::int as letters_filed,
+       (select count(*) from dead_letters where tenant = $1 and state = 'redriven')::int as letters_redriven
+  from decisions where tenant = $1
+"""
+_WITHOUT_A_YES = """
+select count(*)::int from shop.refunds f
+ where f.amount_usd > $1
+   and not exists (select from shop.changes c where c.kind = 'cancelled' and c.idempotency_key = f.idempotency_key)
+   and not exists (
+       select from questions q join decisions d using (run_id, step)
+        where q.run_id = f.run_id and q.tool = 'refund' and q.arguments::json->>'order_id' = f.order_id
+          and d.order_name = 'approve' and d.outcome = 'accepted')
+"""
+
+_REFUSED = "A person said no"
 _WORDS = {
     "cancel_order": "cancelled",
     "refund": "refunded",
     "return_items": "returned",
     "exchange_items": "exchanged",
-    "change_address": "sent elsewhere",
+    "redirect_order": "sent elsewhere",
+    "change_address": "account moved",
     "escalate_to_person": "to a person",
 }
 
@@ -59,6 +86,15 @@ class RunState:
     cost_usd: Decimal
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Runs that do not go on by themselves; a sub-run counts for the run above it."""
+
+    waiting: frozenset[str] = frozenset()
+    """For a person's yes."""
+    parked: frozenset[str] = frozenset()
+
+
 class Books:
     """Reads the database that holds both Holdfast's tables and the shop's."""
 
@@ -69,6 +105,17 @@ class Books:
         """How far each of the runs has come."""
         rows = await self._pool.fetch(_PROGRESS, list(run_ids))
         return {row["root"]: RunState(row["steps"], row["recorded"], row["flying"], row["tokens"], row["cost"]) for row in rows}
+
+    async def standing(self, tenant: str) -> Standing:
+        """Which runs wait for people, and which are parked."""
+        rows = await self._pool.fetch(_STANDING, tenant)
+        return Standing(*(frozenset(row["root"] for row in rows if row["waits"] is waits) for waits in (True, False)))
+
+    async def people(self, tenant: str, *, ordered: int) -> PeopleBooks:
+        """What people were asked and have ordered; `ordered` is how many orders they know that they gave."""
+        row = await self._pool.fetchrow(_PEOPLE, tenant)
+        without = await self._pool.fetchval(_WITHOUT_A_YES, REFUND_LIMIT_USD)
+        return PeopleBooks(**dict(row), refunds_without_a_yes=without, ordered=ordered)
 
     async def ledger(self, run_ids: Sequence[str]) -> tuple[Attempt, ...]:
         """Every attempt of the runs and their sub-runs."""
@@ -107,6 +154,8 @@ class Books:
             name = called.get((run_id, message.call_id or ""), "")
             if name in _WORDS and not message.is_error:
                 done[run_id].append(_in_words(name, message.text))
+            elif name in _WORDS and message.text.startswith(_REFUSED):
+                done[run_id].append(f"{name} refused by a person")
         return done
 
 
@@ -123,7 +172,5 @@ def _in_words(tool: str, text: str) -> str:
         result: dict[str, Any] = json.loads(said)
     except ValueError:
         return _WORDS[tool]
-    if tool == "change_address" and "order_id" not in result:
-        return "account moved"
     amount = f"{result['refunded_usd']} USD" if tool == "refund" else ""
     return " ".join(part for part in (result.get("order_id", ""), _WORDS[tool], amount) if part) + (" before" if before else "")

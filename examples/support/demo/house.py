@@ -1,4 +1,4 @@
-"""What the demo starts: the simulated provider and a worker, each a process of its own that cannot outlive the demo."""
+"""What the demo starts: the simulated provider, workers and the warehouse, each a process of its own that cannot outlive the demo."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from typing import Any
 import aiohttp
 import yaml
 
+from devstack.ports import LOOPBACK, free_port
 from devstack.process import ServerPlan, ServerProcess, launch
 from devstack.stack import RunningStack
 
 from .books import billed_calls
 from .options import EXAMPLE
-from .report import BilledCall
+from .report import BilledCall, ShopChange
 
 ROOT = EXAMPLE.parents[1]
 START_WAIT_S = 60.0
+COMMAND_WITHIN_S = 60.0
 LATENCY = "*,first_token_s=2.2,per_token_s=0.012,jitter=0.6"
 """About what a small model takes: slow enough that a kill meets calls in the air, quick enough for a demo."""
 SIMULATED_TIERS = {"fast": ["openai:gpt-5-mini"], "smart": ["anthropic:claude-sonnet-4-5"]}
@@ -49,6 +51,7 @@ class House:
         *,
         provider_options: Sequence[str] = (),
         models: Callable[[dict[str, Any]], dict[str, Any]] = lambda base: base,
+        warehouse: bool = False,
     ) -> None:
         self._provider_options = provider_options
         self._adjusted = models
@@ -56,6 +59,9 @@ class House:
         self._folder = folder
         self._model = model
         self.task_queue = task_queue
+        # With a warehouse the tools are given its address from the beginning; nothing listens there until it is started.
+        self._warehouse_port = free_port() if warehouse else None
+        self._warehouse: ServerProcess | None = None
         self._provider: ServerProcess | None = None
         self._urls: dict[str, str] = {}
         self.worker: ServerProcess | None = None
@@ -84,6 +90,60 @@ class House:
             answer.raise_for_status()
             return billed_calls(await answer.json())
 
+    @property
+    def warehouse_url(self) -> str:
+        """Where the tools look for the warehouse; empty when the shop packs its orders itself."""
+        return f"http://{LOOPBACK}:{self._warehouse_port}" if self._warehouse_port else ""
+
+    async def start_warehouse(self) -> None:
+        """Have the warehouse answer.
+
+        Raises:
+            DemoError: it did not come up.
+        """
+        command = ["-m", "examples.support.demo.warehouse_service", str(self._warehouse_port)]
+        self._warehouse = await launch(self._plan("warehouse", command, dict(os.environ)))
+        give_up = time.monotonic() + START_WAIT_S
+        while await self._journal_of_warehouse() is None:
+            _still_running(self._warehouse, give_up)
+            await asyncio.sleep(0.05)
+
+    async def redirections(self) -> tuple[ShopChange, ...]:
+        """What the warehouse did, by its own journal."""
+        return tuple(ShopChange("redirected by the warehouse", entry["key"]) for entry in await self._journal_of_warehouse() or ())
+
+    async def _journal_of_warehouse(self) -> list[dict[str, Any]] | None:
+        """None while it does not answer."""
+        if self._warehouse is None:
+            return None
+        try:
+            async with aiohttp.ClientSession() as http, http.get(f"{self.warehouse_url}/journal") as answer:
+                journal: list[dict[str, Any]] = await answer.json()
+                return journal
+        except aiohttp.ClientConnectionError:
+            return None
+
+    async def command(self, *words: str) -> str:
+        """What `holdfast WORDS` prints, run as a user runs it.
+
+        Raises:
+            DemoError: it failed; has what it said.
+        """
+        process = await asyncio.create_subprocess_exec(
+            *(Path(sys.executable).with_name("holdfast"), *words),
+            env=self.worker_environment(os.environ),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            output, errors = await asyncio.wait_for(process.communicate(), COMMAND_WITHIN_S)
+        finally:
+            if process.returncode is None:
+                process.kill()
+        if process.returncode != 0:
+            raise DemoError(f"holdfast {' '.join(words)} failed: {errors.decode(errors='replace').strip()}")
+        return output.decode(errors="replace")
+
     async def start_worker(self) -> ServerProcess:
         """Start a worker. It knows the demo's servers and no other; it gets real keys only for a real model."""
         self.workers += 1
@@ -106,6 +166,7 @@ class House:
                 "TEMPORAL_NAMESPACE": self._stack.namespace,
                 "DATABASE_URL": self._stack.database_url,
                 "SHOP_DATABASE_URL": self._stack.database_url,
+                "WAREHOUSE_URL": self.warehouse_url,
                 "HOLDFAST_TASK_QUEUE": self.task_queue,
                 "HOLDFAST_LOG_FORMAT": "json",
             }
@@ -134,8 +195,8 @@ class House:
         return gone_at
 
     async def close(self) -> None:
-        """End both, in order."""
-        for process in (self.worker, self._provider):
+        """End all, in order."""
+        for process in (self.worker, self._warehouse, self._provider):
             if process is not None and not process.ended:
                 await process.stop()
 

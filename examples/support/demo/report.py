@@ -1,4 +1,4 @@
-"""The proof at the end of the demo, from books that are kept apart: what the provider saw, the ledger, the shop's own tables."""
+"""The proof at the end of the demo, from books that are kept apart: the provider's, the ledger, the audit record, the shop's own tables."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from typing import Any
 HANDOVER_S = 1.0
 """A worker that dies may have had an answer in its hands, not yet in the ledger: the provider calls it delivered. An answer
 that ended longer than this before the kill is no such case."""
+
+REFUND_LIMIT_USD = Decimal(50)
+"""Above it a refund waits for a yes: as refunds.yaml says."""
 
 _ENDED_WELL = "completed"
 _PARKED = frozenset({"parked", "waiting_approval"})
@@ -69,6 +72,22 @@ class ShopChange:
 
 
 @dataclass(frozen=True, slots=True)
+class PeopleBooks:
+    """What people were asked and what they ordered: the inbox, the audit record, the dead letters."""
+
+    asked: int = 0
+    approved: int = 0
+    rejected: int = 0
+    letters_filed: int = 0
+    letters_redriven: int = 0
+    audit_rows: int = 0
+    refunds_without_a_yes: int = 0
+    """Rows of the shop above the limit whose run has no yes in the audit record."""
+    ordered: int = 0
+    """Orders that the people of the play know that they gave."""
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """Everything the proof looks at."""
 
@@ -81,6 +100,7 @@ class Evidence:
     changes: Sequence[ShopChange]
     kills: Sequence[float]
     """When a worker was killed, in seconds since the epoch."""
+    people: PeopleBooks = PeopleBooks()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +125,14 @@ class Proof:
     """Spend dropped from the books."""
     refunds: int
     other_effects_done_twice: int
+    approvals_asked: int
+    approvals_given: int
+    approvals_rejected: int
+    refunds_without_a_yes: int
+    letters_filed: int
+    letters_redriven: int
+    audit_rows: int
+    orders_missing_in_audit: int
 
     @property
     def broken(self) -> tuple[str, ...]:
@@ -115,6 +143,8 @@ class Proof:
             f"{self.billed_calls_not_in_ledger} billed calls are missing from the ledger": self.billed_calls_not_in_ledger,
             f"{self.refunds_done_twice} refunds were done twice": self.refunds_done_twice,
             f"{self.other_effects_done_twice} other changes were done twice": self.other_effects_done_twice,
+            f"{self.refunds_without_a_yes} refunds above the limit were made without a yes": self.refunds_without_a_yes,
+            f"{self.orders_missing_in_audit} orders are missing from the audit record": self.orders_missing_in_audit,
         }
         return tuple(words for words, count in promises.items() if count)
 
@@ -133,7 +163,7 @@ def judge(evidence: Evidence) -> Proof:
     statuses = {run.ticket_id: run.status for run in evidence.runs}
     finished = sum(statuses.get(ticket) == _ENDED_WELL for ticket in evidence.tickets)
     parked = sum(statuses.get(ticket) in _PARKED for ticket in evidence.tickets)
-    in_the_air = _in_the_air(evidence)
+    in_the_air, people = _in_the_air(evidence), evidence.people
     twice, not_in_ledger = _paid_twice(evidence)
     return Proof(
         tickets=len(evidence.tickets),
@@ -152,6 +182,14 @@ def judge(evidence: Evidence) -> Proof:
         billed_calls_not_in_ledger=not_in_ledger,
         refunds=len(evidence.refunds),
         other_effects_done_twice=_repeats((change.kind, change.idempotency_key) for change in evidence.changes),
+        approvals_asked=people.asked,
+        approvals_given=people.approved,
+        approvals_rejected=people.rejected,
+        refunds_without_a_yes=people.refunds_without_a_yes,
+        letters_filed=people.letters_filed,
+        letters_redriven=people.letters_redriven,
+        audit_rows=people.audit_rows,
+        orders_missing_in_audit=max(0, people.ordered - people.audit_rows),
     )
 
 

@@ -15,10 +15,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from .books import RunState
-from .report import Proof, TicketRun
+from .report import REFUND_LIMIT_USD, Proof, TicketRun
 
 LINE_EVERY_S = 3.0
 PLAIN_WIDTH = 118
+INDENT = " " * 9
+"""As wide as the clock before a line that is said."""
 _NOTHING = RunState(0, 0, 0, 0, Decimal(0))
 
 
@@ -46,14 +48,21 @@ class Screen:
         """One line that stays."""
         self._console.print(f"[dim]{time.monotonic() - self._started:5.1f} s[/dim]  {escape(text)}", highlight=False, soft_wrap=True)
 
-    def show(self, states: Mapping[str, RunState], runs: Sequence[TicketRun]) -> None:
-        """Show how far all have come."""
+    def quote(self, line: str) -> None:
+        """A line of a command's output, cut to the width of the screen."""
+        shown = f"{INDENT}{line}"
+        cut = shown if len(shown) <= self._console.width else f"{shown[: self._console.width - 1]}…"
+        self._console.print(escape(cut), highlight=False, soft_wrap=True)
+
+    def show(self, states: Mapping[str, RunState], runs: Sequence[TicketRun], waiting: int = 0, parked: int = 0) -> None:
+        """Show how far all have come, and how many of them only a person can move on."""
         ended = sum(run.status is not None for run in runs)
         known = [states.get(run.run_id or "", _NOTHING) for run in runs]
         calls = sum(state.model_calls for state in known)
         flying = sum(state.in_the_air for state in known)
         cost = sum((state.cost_usd for state in known), Decimal(0))
         line = f"{ended} of {len(runs)} tickets ended, {calls} model answers, {flying} in the air, {cost:.4f} {self._money}"
+        line += f"; {waiting} wait for a yes, {parked} are parked" if waiting or parked else ""
         if self._live is not None:
             bar = Table.grid(expand=True)
             bar.add_row(ProgressBar(total=len(runs), completed=ended))
@@ -98,6 +107,13 @@ def proof_table(proof: Proof) -> RenderableType:
         (proof.billed_calls_not_in_ledger, "billed calls missing from the ledger"),
         (proof.refunds_done_twice, f"refunds done twice, of {proof.refunds} in the shop's own table"),
         (proof.other_effects_done_twice, "other changes done twice"),
+        (
+            proof.approvals_asked,
+            f"calls waited for a person's yes: {proof.approvals_given} approved, {proof.approvals_rejected} rejected, by plain signals",
+        ),
+        (proof.refunds_without_a_yes, f"refunds above {REFUND_LIMIT_USD} USD made without a yes"),
+        (proof.letters_filed, f"steps parked as dead letters, {proof.letters_redriven} of them redriven"),
+        (proof.orders_missing_in_audit, f"orders of people missing from the audit record, which holds {proof.audit_rows}"),
         (proof.kills, f"worker killed; until all that it had in the air was taken up again: {recovery}"),
     )
     for figure, meaning in rows:

@@ -24,11 +24,15 @@ from rich.live import Live
 from rich.table import Table
 
 from client.orchestrator import Orchestrator
+from client.run import Run
 from client.settings import Settings
 from devstack.stack import RunningStack, StackSettings, open_stack
 from examples.support.shop_data import Ticket, load_shop, load_tickets
 from examples.support.shop_tables import create_shop
+from workflows.contracts.errors import RunParkedError
+from workflows.contracts.runs import RunStatus
 
+from . import lead
 from .house import House, until_agents_are_known
 from .options import Options
 from .play import ENTRY_AGENT
@@ -40,6 +44,7 @@ COPIES = 3
 URGENT_EVERY = 6
 REQUESTS_PER_MINUTE = {"gpt-5-mini": 150, "claude-sonnet-4-5": 75}
 DOWNGRADE_WAIT_S = 8
+ENDS_WITHIN_S = 900
 HEADROOM = 0.02
 BURST_S = 6
 LOOK_EVERY_S = 1.0
@@ -82,6 +87,8 @@ class SurgePlay:
     began: float = field(default_factory=time.monotonic)
     took_s: dict[str, list[float]] = field(default_factory=lambda: {"urgent": [], "normal": []})
     ended: int = 0
+    agreed: int = 0
+    """Calls that waited for a yes, and got it."""
 
     @property
     def total(self) -> int:
@@ -90,15 +97,21 @@ class SurgePlay:
 
     async def perform(self) -> None:
         """Let all come in, and show how they are served until the last has ended."""
-        showing = asyncio.create_task(self._show())
+        beside = [asyncio.create_task(self._show()), asyncio.create_task(self._say_yes())]
         try:
             async with asyncio.TaskGroup() as runs:
                 for number in range(self.total):
                     runs.create_task(self._serve(number))
         finally:
-            showing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await showing
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+
+    async def _say_yes(self) -> None:
+        """Agree to all refunds that wait, in bulk: here it is the limits that are looked at."""
+        while True:
+            self.agreed += (await self.orchestrator.inbox.decide("approve", by=lead.NAME, tenant=self.tenant)).held
+            await asyncio.sleep(LOOK_EVERY_S)
 
     async def _serve(self, number: int) -> None:
         ticket = self.tickets[number % len(self.tickets)]
@@ -108,7 +121,7 @@ class SurgePlay:
             ENTRY_AGENT, ticket.as_message(), user=ticket.id, tenant=self.tenant, priority=urgency, idempotency_key=f"{ticket.id}-{number}"
         )
         with contextlib.suppress(Exception):
-            await run.outcome(timeout_s=900, raise_when_parked=True)
+            await _end(run)
             self.ended += 1
             self.took_s[urgency].append(time.monotonic() - began)
 
@@ -158,8 +171,22 @@ class SurgePlay:
             "urgent_p50_s": round(statistics.median(self.took_s["urgent"] or [0.0]), 1),
             "normal_p50_s": round(statistics.median(self.took_s["normal"] or [0.0]), 1),
             "cost_usd": float(Decimal(calls["cost"])),
+            "approvals_given": self.agreed,
             "simulated": True,
         }
+
+
+async def _end(run: Run) -> None:
+    """Wait for a run's end, over waits for a yes. Raises RunParkedError when it is parked."""
+    async with asyncio.timeout(ENDS_WITHIN_S):
+        while True:
+            try:
+                await run.outcome(raise_when_parked=True)
+                return
+            except RunParkedError:
+                if await run.status() is RunStatus.PARKED:
+                    raise
+                await asyncio.sleep(LOOK_EVERY_S)
 
 
 async def play_surge(options: Options, console: Console) -> int:

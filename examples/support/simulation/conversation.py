@@ -10,6 +10,8 @@ from typing import Any
 from devstack.simulated_provider.policy import SimulatedRequest
 from workflows.contracts.messages import Role
 
+_REFUSED = "A person said no: "
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -20,6 +22,11 @@ class Call:
     value: Any
     text: str
     before: bool = False
+
+    @property
+    def refusal(self) -> str:
+        """Why a person said no to it; empty when none did."""
+        return self.text.removeprefix(_REFUSED) if self.text.startswith(_REFUSED) else ""
 
 
 class Conversation:

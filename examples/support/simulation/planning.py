@@ -144,9 +144,11 @@ class _Planner:
             ids = pending if every else pending[:1] if len(pending) == 1 and not account else []
         if not ids and not account:
             return self.leave(wish, "it is not clear which pending order is meant")
-        for order_id in [*ids, *([None] if account else [])]:
-            more = {} if order_id is None else {"order_id": order_id}
-            self.act("change_address", customer_id=self.customer["customer_id"], **address, **more)
+        own = self.customer["customer_id"]
+        for order_id in ids:
+            self.act("redirect_order", order_id=order_id, customer_id=own, **address)
+        if account:
+            self.act("change_address", customer_id=own, **address)
         return None
 
     def finish(self) -> Plan:

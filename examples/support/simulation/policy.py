@@ -23,6 +23,7 @@ Calls = Sequence[tuple[str, dict[str, Any]]]
 # Which specialist has which tool; an agent hands over when what is left is another's.
 _OWNERS = {
     "cancel_order": "orders",
+    "redirect_order": "orders",
     "change_address": "orders",
     "refund": "refunds",
     "return_items": "refunds",
@@ -93,7 +94,7 @@ def _specialist(talk: Conversation, reading: Reading) -> SimulatedAnswer:
 
 def _close(talk: Conversation, reading: Reading, left: Plan) -> SimulatedAnswer:
     """Put what is left on a person's desk, then say how it ended."""
-    failed = [f"{call.tool} failed: {call.text}" for call in talk.calls if call.tool in EFFECTS and call.value is None]
+    failed = [f"{call.tool} failed: {call.text}" for call in talk.calls if call.tool in EFFECTS and call.value is None and not call.refusal]
     if (left.open or failed) and not talk.made("escalate_to_person"):
         who = {"customer_id": talk.customer["customer_id"]} if talk.customer else {}
         return _turn("", [("escalate_to_person", {"summary": " ".join([*left.open, *failed])[:1500], **who})])

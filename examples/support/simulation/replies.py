@@ -12,7 +12,7 @@ from .matching import mentions
 from .planning import Plan
 from .reading import Intent, Reading, Wish
 
-EFFECTS = frozenset({"cancel_order", "change_address", "refund", "return_items", "exchange_items"})
+EFFECTS = frozenset({"cancel_order", "redirect_order", "change_address", "refund", "return_items", "exchange_items"})
 
 _MOST_ORDERS = 3
 _TOTAL = re.compile(r"\btotal (?:amount|refund)\b|\bget back\b", re.IGNORECASE)
@@ -36,6 +36,8 @@ def farewell(talk: Conversation, reading: Reading, left: Plan) -> str:
 
 def _done(call: Call) -> str:
     value = call.value
+    if call.refusal:
+        return f"A colleague has looked at your {call.tool.replace('_', ' ')}, and said no: {call.refusal}."
     if not isinstance(value, dict):
         return f"This did not work: {call.tool}: {call.text}"
     order = value.get("order_id", "your account")

@@ -23,7 +23,9 @@ from workflows.contracts.messages import Message, Role, ToolCall, ToolSchema
 from workflows.contracts.tools import Tool
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "support"
-AGENTS = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in EXAMPLE.glob("*.yaml") if path.stem != "models"}
+AGENTS = {
+    path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in EXAMPLE.glob("*.yaml") if path.stem not in ("models", "people")
+}
 TOOLS = {name: tool for name, tool in vars(tools).items() if isinstance(tool, Tool)}
 TICKETS = {ticket.id: ticket for ticket in load_tickets(EXAMPLE / "tickets.jsonl")}
 
