@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
 from state.pool import Database
-from tests.integration.tools.desk import Desk
+from tests.integration.tools.desk import Attempt, Desk
 from workflows.contracts.agents import Effect
+from workflows.contracts.people import UndoRequest
 from workflows.contracts.runs import ToolRunRequest
 from workflows.contracts.tools import Provided, Provider, Tool, ToolContext, provide, tool
 
@@ -50,7 +52,17 @@ async def pay_checked(order_id: str, context: ToolContext, database: Provided[Da
     return await _act(database, order_id, context.idempotency_key)
 
 
-TOOLS: dict[str, Tool[..., Any]] = {one.spec.name: one for one in (pay_idempotent, pay_once, pay_checked)}
+async def _take_back(order_id: str, context: ToolContext, database: Provided[Database]) -> str:
+    return await _act(database, f"back {order_id}", context.idempotency_key)
+
+
+@tool(effect=Effect.ONCE, undo=_take_back)
+async def pay_undoable(order_id: str) -> str:
+    """Pay, and be able to take it back."""
+    return "paid"
+
+
+TOOLS: dict[str, Tool[..., Any]] = {one.spec.name: one for one in (pay_idempotent, pay_once, pay_checked, pay_undoable)}
 
 
 def database_provider(database: Database) -> Provider:
@@ -64,11 +76,15 @@ def database_provider(database: Database) -> Provider:
 
 
 async def main() -> None:
-    """Run the one request of REQUEST."""
-    request = ToolRunRequest.model_validate_json(os.environ["REQUEST"])
+    """Run the one request of REQUEST: a tool call, or an undo."""
+    given = os.environ["REQUEST"]
     async with Database.open(os.environ["DATABASE_URL"], min_size=1, max_size=2) as database:
         desk = Desk(database)
-        await desk.attempt(desk.worker(*TOOLS.values(), providers=[database_provider(database)]), request)
+        worker = desk.worker(*TOOLS.values(), providers=[database_provider(database)])
+        if "effect" in json.loads(given):
+            await Attempt().undo(worker, UndoRequest.model_validate_json(given))
+        else:
+            await desk.attempt(worker, ToolRunRequest.model_validate_json(given))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from tests.integration.tools import dying_worker
 from tests.integration.tools.desk import Attempt, Desk
 from workflows.contracts.agents import Effect
 from workflows.contracts.errors import FailureClass, StepError
+from workflows.contracts.people import UndoRequest
 from workflows.contracts.runs import ToolRunRequest
 from workflows.contracts.tools import tool
 
@@ -91,7 +92,7 @@ async def test_a_holder_cut_off_from_the_database_is_not_taken_as_dead_when_it_c
 
 
 @contextlib.asynccontextmanager
-async def worker_process(stack: RunningStack, request: ToolRunRequest) -> AsyncIterator[asyncio.subprocess.Process]:
+async def worker_process(stack: RunningStack, request: ToolRunRequest | UndoRequest) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", dying_worker.__name__),
         cwd=ROOT,
@@ -140,3 +141,30 @@ async def test_after_kill_9_in_mid_tool_each_kind_does_what_it_declares(
     assert outcome == comes_back_as
     keys = await desk.database.fetch("select key from dying_worker_acts where order_id = $1", f"W-{name}")
     assert [row["key"] for row in keys] == [f"{request.run_id}:2"] * acts
+
+
+@pytest.mark.slow
+async def test_after_kill_9_in_mid_undo_nothing_is_taken_back_again_until_a_person_says_so(desk: Desk, stack: RunningStack) -> None:
+    await desk.database.execute(dying_worker.TABLE)
+    pay, order = dying_worker.pay_undoable, f"W-{desk.tenant}"
+    worker = desk.worker(pay, providers=[dying_worker.database_provider(desk.database)])
+    request = await desk.asked(pay.spec, {"order_id": order})
+    await desk.attempt(worker, request)
+    (effect,) = await desk.undoable(worker, request)
+    async with worker_process(stack, desk.to_undo(request, effect)) as process:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"acted\n"
+        process.kill()
+        assert await process.wait() == -signal.SIGKILL
+    await desk.end_leases()
+    for attempt in (2, 3):
+        with pytest.raises(StepError, match="its worker ended before the undoing did") as parked:
+            await desk.take_back(worker, request, effect, attempt=attempt)
+        assert parked.value.failure_class is FailureClass.UNKNOWN_OUTCOME
+    assert await desk.state(pay, request=request) == "undoing"
+    acts = "select key from dying_worker_acts where order_id = $1"
+    assert len(await desk.database.fetch(acts, f"back {order}")) == 1
+    assert (await desk.take_back(worker, request, effect, rulings=1)).ok
+    keys = [row["key"] for row in await desk.database.fetch(acts, f"back {order}")]
+    assert len(keys) == 2
+    assert len(set(keys)) == 1, "one undo, one key, however often it is tried"

@@ -16,6 +16,8 @@ from workflows.contracts.agents import Effect
 from workflows.contracts.people import Undoable
 from workflows.contracts.runs import ToolRunRequest
 
+COURSES = ("in the air", "ends", "acted, ends", "dies", "acted, dies", "dies, is found out", "acted, dies, is found out")
+
 
 @dataclass
 class Undo:
@@ -72,9 +74,24 @@ class UndoMachine(LedgerMachine):
         return [undo for undo in self.undos if undo.claim is None and not undo.parked]
 
     @precondition(lambda self: self._resting())
-    @rule(data=st.data(), answer_lost=st.booleans(), at_once=st.booleans())
-    def begin_undo(self, data: st.DataObject, answer_lost: bool, at_once: bool) -> None:
+    @rule(data=st.data(), answer_lost=st.booleans(), course=st.sampled_from(COURSES))
+    def begin_undo(self, data: st.DataObject, answer_lost: bool, course: str) -> None:
+        """An attempt that is left in the air, or comes to its end, or dies and is followed by the next one."""
         undo = data.draw(st.sampled_from(self._resting()), label="undo")
+        claim = self._begin(undo, answer_lost=answer_lost)
+        if claim is None or course == "in the air":
+            return
+        if "acted" in course:
+            self._act(undo)
+        if "dies" in course:
+            self._die(undo, claim, told=False)
+            self._begin(undo)
+            if undo.parked and "is found out" in course:
+                self._find_out(undo)
+        else:
+            self._end(undo, claim, times=1)
+
+    def _begin(self, undo: Undo, *, answer_lost: bool = False) -> Claim | None:
         request = undo.request.model_copy(update={"rulings": undo.rulings})
         spec = self.spec.model_copy(update={"name": "pay.undo"})
         claim = Claim(request, spec, f"u{next(self.tokens)}", "w")
@@ -86,17 +103,13 @@ class UndoMachine(LedgerMachine):
             assert self.world.done[undo.effect.key] == 1, "told to undo what does not stand"
             undo.claim, undo.acted = claim, False
             self._hold(claim, "1 hour")
-            if at_once:
-                self._act(undo)
-                self._end(undo, claim, times=1)
         elif begun.outcome == "unknown":
             undo.parked = True
-            if at_once:
-                self._find_out(undo)
         elif begun.outcome == "busy":
             assert self._alive(undo.effect.key)
         else:
             self.undos.remove(undo)
+        return undo.claim
 
     def _undoing(self) -> list[Undo]:
         return [undo for undo in self.undos if undo.claim]
@@ -136,6 +149,9 @@ class UndoMachine(LedgerMachine):
         assert claim is not None
         if acts:
             self._act(undo)
+        self._die(undo, claim, told=told)
+
+    def _die(self, undo: Undo, claim: Claim, *, told: bool) -> None:
         undo.claim = None
         if told:
             self._wait(effects.leave_unknown(self.database, claim, undo.effect.key, "it broke off"))
