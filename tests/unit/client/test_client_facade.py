@@ -8,7 +8,7 @@ import sys
 import holdfast
 
 PUBLIC = """
-    AgentDefinition Approval ApprovalPolicy ArgumentsError Ask Cache ConfigurationConflictError ConfigurationError DefinitionError Deny
+    AgentDefinition Approval ApprovalPolicy ArgumentsError Ask Cache Comparison ConfigurationConflictError ConfigurationError DefinitionError Deny
     Effect
     FailureClass HoldfastError IdempotencyConflictError InputTooLargeError InvalidInputError Limits Memory Orchestrator Parked
     Priority Provided ResultTypeError Run RunCancelledError RunError RunEvent RunFailedError RunOutcome RunParkedError RunReport
