@@ -121,13 +121,16 @@ class RunOrders:
     id: str
     _backend: Backend
 
-    async def approve(self, call_id: str | None = None, *, reason: str = "", by: str = DEFAULT_BY) -> Verdict:
-        """Say yes to one waiting tool call or held result, or to all that wait; where several must say yes, this is one of them."""
-        return await self._give(names.APPROVE, call_id=call_id, reason=reason, by=by)
+    async def approve(self, call_id: str | None = None, *, version: int | None = None, reason: str = "", by: str = DEFAULT_BY) -> Verdict:
+        """Say yes to one waiting tool call or held result, or to all that wait; where several must say yes, this is one of them.
 
-    async def reject(self, call_id: str | None = None, *, reason: str = "", by: str = DEFAULT_BY) -> Verdict:
+        With `version` the decision is for those arguments only: refused when a person has changed them meanwhile.
+        """
+        return await self._give(names.APPROVE, call_id=call_id, version=version, reason=reason, by=by)
+
+    async def reject(self, call_id: str | None = None, *, version: int | None = None, reason: str = "", by: str = DEFAULT_BY) -> Verdict:
         """Say no to one waiting tool call, or to all that wait; the reason is told to the model."""
-        return await self._give(names.REJECT, call_id=call_id, reason=reason, by=by)
+        return await self._give(names.REJECT, call_id=call_id, version=version, reason=reason, by=by)
 
     async def edit(self, call_id: str, arguments: Mapping[str, JsonValue], *, reason: str = "", by: str = DEFAULT_BY) -> Verdict:
         """Say yes to a waiting tool call with other arguments: all of them, as they shall be. The model is told."""

@@ -42,6 +42,10 @@ class Deciding:
         problem = question.refuses(order.by)
         if problem:
             return _about(question, Verdict(outcome="refused", reason=problem))
+        looked_at = order.version if isinstance(order, Decision) else None
+        if looked_at not in (None, question.version):
+            problem = f"its arguments were changed meanwhile: version {question.version} stands, not {looked_at}"
+            return _about(question, Verdict(outcome="refused", reason=problem))
         if ruling.kind == "yes":
             return self._vote(question, ruling, name)
         self._course.questions.settle(question, ruling, name)

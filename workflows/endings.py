@@ -99,6 +99,7 @@ async def _undo_one(course: Course, effect: Undoable) -> None:
 async def _leave(course: Course, status: RunStatus, by: str, reason: str, *, answer: str | None = None, step: int = 0) -> None:
     """Withdraw what was asked, and write down the end. A database that stays away may not keep a run from ending."""
     await course.questions.withdraw()
+    await workflow.wait_condition(lambda: not course.scribe.busy)  # a letter that is filed late would stay open for ever
     request = _close_request(course, status, by, reason).model_copy(update={"answer": answer, "step": step})
     try:
         await workflow.execute_activity(stubs.close_run, request, summary=f"close the run: {status.value}", **policies.CLOSING.options())

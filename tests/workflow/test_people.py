@@ -104,7 +104,8 @@ async def test_an_edit_is_a_new_version_that_needs_its_own_yeses(engine: Engine,
     assert (await order(handle, "approve", by="ann")).outcome == "counted"
     assert (await order(handle, "edit", call_id="call_2", arguments={}, by="bob")).outcome == "counted"
     assert (await engine.until(handle, lambda view: True)).approvals[0].yes == ("bob",)
-    assert (await order(handle, "approve", by="ann")).outcome == "accepted"
+    assert "version 2 stands, not 1" in (await order(handle, "approve", by="ann", version=1)).reason
+    assert (await order(handle, "approve", by="ann", version=2)).outcome == "accepted"
     await engine.result(handle)
 
 

@@ -36,6 +36,8 @@ class Decision(Order):
     """A person's yes or no; `call_id` None means every call that waits."""
 
     call_id: str | None = None
+    version: int | None = None
+    """Of the arguments that were looked at: when others stand by now, the decision is refused."""
 
 
 class Edit(Order):
