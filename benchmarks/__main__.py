@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks import results
 
-NAMES = ("run", "limiter", "surge", "budget", "kills", "redrive")
+NAMES = ("run", "limiter", "surge", "budget", "kills", "redrive", "parked")
 
 
 def main(arguments: list[str]) -> int:

@@ -103,9 +103,9 @@ class Laboratory:
         """CPU seconds used so far by one side's worker and by the parts both share."""
         server, postgres = self.stack.temporal, self.stack.postgres
         return Cpu(
-            worker=_cpu_s(worker),
-            server=_cpu_s(psutil.Process(server.pid)) if server and server.pid else 0.0,
-            database=_cpu_s(psutil.Process(postgres.pid)) if postgres and postgres.pid else 0.0,
+            worker=cpu_s(worker),
+            server=cpu_s(psutil.Process(server.pid)) if server and server.pid else 0.0,
+            database=cpu_s(psutil.Process(postgres.pid)) if postgres and postgres.pid else 0.0,
         )
 
     async def bare(self, run_id: str, model: str, look_ups: int) -> str:
@@ -120,7 +120,7 @@ class Laboratory:
         return str(await run.result())
 
 
-def _cpu_s(process: psutil.Process) -> float:
+def cpu_s(process: psutil.Process) -> float:
     """CPU seconds of a process and all that it started, the ended ones included."""
     total = 0.0
     for each in [process, *process.children(recursive=True)]:
