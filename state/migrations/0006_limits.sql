@@ -715,7 +715,7 @@ begin
                     durable := durable or taken > eff[j] - usable[j];
                     big[j] := greatest(big[j], taken);
                     share[j] := share[j] + 0.03 * ((f_priority[f] < 2)::integer - share[j]);
-                    if best_slot > from_[d] + (case when cost[d] > tau[j] then 1e-6 else 0.125 end) then
+                    if best_slot > (case when cost[d] > tau[j] then from_[d] + 1e-6 else own[d] + 0.125 end) then
                         if ahead is null then
                             ahead := array_fill(0::double precision, array[nb * 128]);
                         end if;
