@@ -67,6 +67,8 @@ class Parts:
     inference: tuple[Router, Mapping[str, Provider]] | None = None
     """Instead of what models.yaml says."""
     environ: Mapping[str, str] | None = None
+    interceptors: Sequence[Interceptor] = ()
+    """Around every activity and workflow, inside the edge; the kill tests' fault switches are some."""
 
 
 @contextlib.asynccontextmanager
@@ -118,7 +120,7 @@ async def serving(client: Client, task_queue: str, parts: Parts, *, folders: Seq
             memory.remember,
             *people.activities,
         ]
-        async with _worker(client, task_queue, activities, [EdgeInterceptor()]) as worker:
+        async with _worker(client, task_queue, activities, [EdgeInterceptor(), *parts.interceptors]) as worker:
             log.info("worker.serving", agents=sorted(catalog.definitions), tools=sorted(catalog.tools), task_queue=task_queue)
             yield worker
 

@@ -39,6 +39,7 @@ COMMANDS = (
     "config",
     "costs",
     "dead-letters",
+    "effects",
     "dev",
     "doctor",
     "edit",
@@ -119,7 +120,7 @@ def test_every_command_tells_its_options(name: str, capsys: pytest.CaptureFixtur
     assert dispatch([name, "--help"]) == ExitCode.OK
     told = capsys.readouterr().out
     assert "Usage: holdfast" in told
-    if name not in ("worker", "config", "dead-letters"):  # these have commands below them
+    if name not in ("worker", "config", "dead-letters", "effects"):  # these have commands below them
         assert "--json" in told
 
 
