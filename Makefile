@@ -17,7 +17,7 @@ export PYTHONDONTWRITEBYTECODE :=
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | expand -t 10
 
-demo: prepare ## 24 support tickets, a worker killed in the middle, the proof (KEEP=1, TICKETS=file SHOP=file, MODEL=provider:model, SEED=n, SURGE=1)
+demo: prepare ## 24 support tickets, a killed worker, people who decide, a broken tool, the proof (KEEP=1, TICKETS=file SHOP=file, MODEL=provider:model, SEED=n, SURGE=1)
 	@$(PY) -m examples.support.demo $(if $(KEEP),--keep) $(if $(TICKETS),--tickets "$(TICKETS)") $(if $(SHOP),--shop "$(SHOP)") \
 		$(if $(MODEL),--model "$(MODEL)") $(if $(SEED),--seed "$(SEED)") $(if $(SURGE),--surge)
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -52,6 +53,13 @@ def _some(folder: Path, *numbers: int) -> str:
     return str(path)
 
 
+def _come_in_order(text: str, *parts: str) -> None:
+    at = 0
+    for part in parts:
+        assert part in text[at:], f"{part!r} does not come where it should in:\n{text}"
+        at = text.index(part, at)
+
+
 @pytest.mark.slow
 async def test_24_tickets_survive_a_killed_worker_within_two_minutes():
     async with _demo("--seed", "5") as process:
@@ -64,12 +72,31 @@ async def test_24_tickets_survive_a_killed_worker_within_two_minutes():
     assert proof["calls_in_the_air_at_kill"] >= 1
     assert proof["billed_calls"] >= proof["model_calls"] > 100
     assert proof["refunds"] >= 5
+    assert (proof["approvals_asked"], proof["approvals_given"], proof["approvals_rejected"]) == (3, 2, 1)
+    assert (proof["letters_filed"], proof["letters_redriven"]) == (1, 1)
+    assert proof["audit_rows"] >= 4
+    assert (proof["refunds_without_a_yes"], proof["orders_missing_in_audit"]) == (0, 0)
     assert 0 < proof["recovery_s"] < 30
     assert proof["unknown_usd"] > 0
     text = "\n".join(lines)
     assert "seed 5" in text
     assert "(SIGKILL)" in text
     assert text.count("(simulated)") >= 2
+    _come_in_order(
+        text,
+        "(SIGKILL)",
+        "another worker was started",
+        'signal reject {"call_id": ',
+        "support-05: parked at run_tool redirect_order (unknown_outcome)",
+        "$ holdfast dead-letters list",
+        "unknown_outcome  run_tool redirect_order",
+        "the warehouse is repaired",
+        "1 fit, 1 ordered to go on",
+        "24 of 24 tickets ended",
+    )
+    assert text.count("support-07: signal reject") == 1 or "refused (" in text
+    assert re.search(r"support-05 +completed +#W3004118 sent elsewhere", text)
+    assert re.search(r"support-07 +completed +refund refused by a person", text)
 
 
 @pytest.mark.slow

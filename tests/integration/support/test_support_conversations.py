@@ -17,6 +17,7 @@ from examples.support import tools
 from examples.support.shop import Origin, Shop
 from examples.support.shop_data import Ticket, load_tickets
 from examples.support.simulation.policy import answer
+from examples.support.warehouse import Warehouse
 from holdfast import ToolContext
 from workflows.contracts.errors import HoldfastError
 from workflows.contracts.messages import Message, Role, ToolCall, ToolSchema
@@ -38,6 +39,8 @@ class Talk:
     made: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     before: dict[str, Callable[[], Awaitable[Any]]] = field(default_factory=dict)
     """What somebody else does in the moment before a tool is called."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Tools to whose calls a person says no, and why."""
     widest: int = 0
     """The most calls of one turn."""
 
@@ -66,16 +69,20 @@ class Talk:
         self.made.append((call.name, arguments))
         if call.name in self.before:
             await self.before[call.name]()
+        if call.name in self.refused:
+            return Message(role=Role.TOOL, call_id=call.call_id, text=f"A person said no: {self.refused[call.name]}", is_error=True)
         if call.name.startswith("hand_over_to_"):
             return Message(role=Role.TOOL, call_id=call.call_id, text="Handed over.")
         if call.name in AGENTS:
             return Message(role=Role.TOOL, call_id=call.call_id, text=await self.run(call.name, arguments["request"]))
         try:
             tool = TOOLS[call.name]
-            values = tool.read(call.arguments) | dict.fromkeys(tool.signature.provided, self.shop)
-            values |= {name: ToolContext(idempotency_key=f"{len(self.made)}") for name in tool.signature.context}
             function: Callable[..., Awaitable[Any]] = tool
-            return Message(role=Role.TOOL, call_id=call.call_id, text=json.dumps(await function(**values)))
+            async with Warehouse.open("") as warehouse:
+                given = {"shop": self.shop, "warehouse": warehouse}
+                values = tool.read(call.arguments) | {name: given[name] for name in tool.signature.provided}
+                values |= {name: ToolContext(idempotency_key=f"{len(self.made)}") for name in tool.signature.context}
+                return Message(role=Role.TOOL, call_id=call.call_id, text=json.dumps(await function(**values)))
         except HoldfastError as error:
             return Message(role=Role.TOOL, call_id=call.call_id, text=str(error), is_error=True)
 
@@ -97,7 +104,7 @@ def answered(shop: Shop) -> Answered:
 
 
 RAFAEL = "My name is Rafael Quintero and my zip code is 85705."
-CHANGES = {"cancel_order", "refund", "return_items", "exchange_items", "change_address"}
+CHANGES = {"cancel_order", "refund", "return_items", "exchange_items", "redirect_order", "change_address"}
 
 
 def _changed(talk: Talk) -> set[str]:
@@ -118,7 +125,7 @@ async def test_every_ticket_comes_to_an_end_that_says_something(answered: Answer
         ("support-02", {"cancel_order"}, False),
         ("support-03", {"exchange_items"}, False),
         ("support-04", set(), False),
-        ("support-05", {"change_address"}, False),
+        ("support-05", {"redirect_order"}, False),
         ("support-06", {"return_items"}, False),
         ("support-07", {"refund"}, True),
         ("support-08", {"cancel_order"}, False),
@@ -175,6 +182,14 @@ async def test_a_tool_that_fails_is_told_to_the_customer_and_to_a_person(shop: S
     text = await talk.run("triage", TICKETS["support-02"].as_message())
     assert "cancel_order failed: #W3004108 is cancelled" in talk.arguments("escalate_to_person")[0]["summary"]
     assert "This did not work: cancel_order" in text
+
+
+async def test_a_refused_refund_is_told_with_the_reason_and_not_tried_again(shop: Shop):
+    talk = Talk(shop, refused={"refund": "ask for a photo"})
+    text = await talk.run("triage", TICKETS["support-01"].as_message())
+    assert "A colleague has looked at your refund, and said no: ask for a photo." in text
+    assert len(talk.arguments("refund")) == 1
+    assert not talk.arguments("escalate_to_person")
 
 
 async def test_the_answer_to_a_product_question_counts_what_is_available(answered: Answered):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 
-from examples.support.demo.report import Attempt, BilledCall, Evidence, ShopChange, ShopRefund, TicketRun, judge
+from examples.support.demo.report import Attempt, BilledCall, Evidence, PeopleBooks, ShopChange, ShopRefund, TicketRun, judge
 
 KILL = 100.0
 CENT = Decimal("0.01")
@@ -29,6 +29,7 @@ SOUND = Evidence(
     refunds=(ShopRefund("#W1", "refund:#W1"), ShopRefund("#W2", "refund:#W2")),
     changes=(ShopChange("cancelled", "cancel:#W2"), ShopChange("escalated", "run-b:3")),
     kills=(KILL,),
+    people=PeopleBooks(asked=3, approved=2, rejected=1, letters_filed=1, letters_redriven=1, audit_rows=4, ordered=4),
 )
 
 
@@ -40,6 +41,8 @@ def test_sound_books_keep_every_promise_and_count_the_call_in_the_air_apart():
     assert (proof.answers_paid_twice, proof.calls_in_the_air_at_kill, proof.refunds_done_twice) == (0, 1, 0)
     assert (proof.kills, proof.recovery_s) == (1, 6.0)
     assert (proof.cost_usd, proof.unknown_usd) == (0.06, 0.03)
+    assert (proof.approvals_asked, proof.approvals_given, proof.approvals_rejected) == (3, 2, 1)
+    assert (proof.letters_filed, proof.letters_redriven, proof.audit_rows) == (1, 1, 4)
 
 
 def test_a_ticket_without_a_run_is_lost():
@@ -120,6 +123,16 @@ def test_another_change_done_twice_breaks_the_promise():
     assert (proof.other_effects_done_twice, proof.exit_code) == (1, 1)
 
 
+def test_a_refund_above_the_limit_that_nobody_agreed_to_breaks_the_promise():
+    proof = judge(replace(SOUND, people=replace(SOUND.people, refunds_without_a_yes=1)))
+    assert (proof.refunds_without_a_yes, proof.exit_code) == (1, 1)
+
+
+def test_an_order_that_the_audit_record_does_not_hold_breaks_the_promise():
+    proof = judge(replace(SOUND, people=replace(SOUND.people, audit_rows=3)))
+    assert (proof.orders_missing_in_audit, proof.exit_code) == (1, 1)
+
+
 def test_recovery_is_told_from_the_next_call_when_the_kill_cut_none_off():
     ledger = tuple(attempt for attempt in SOUND.ledger if attempt.state != "unknown")
     proof = judge(replace(SOUND, ledger=ledger, billed=tuple(call for call in SOUND.billed or () if call.received_at != 99)))
@@ -138,5 +151,10 @@ def test_the_last_line_holds_every_figure_that_was_promised():
         "kills",
         "recovery_s",
         "cost_usd",
+        "approvals_given",
+        "approvals_rejected",
+        "letters_filed",
+        "letters_redriven",
+        "audit_rows",
     }
     assert promised <= judge(SOUND).as_json().keys()
