@@ -9,7 +9,8 @@ import holdfast
 
 PUBLIC = """
     AgentDefinition Approval ApprovalPolicy ArgumentsError Ask Cache Comparison ConfigurationConflictError ConfigurationError
-    DefinitionError Deny Effect FailureClass HoldfastError IdempotencyConflictError InputTooLargeError InvalidInputError Limits Memory Orchestrator Parked
+    DefinitionError Deny Effect FailureClass HoldfastError IdempotencyConflictError InputTooLargeError InvalidInputError Limits Memory
+    Orchestrator Parked
     Priority Provided ResultTypeError Run RunCancelledError RunError RunEvent RunFailedError RunOutcome RunParkedError RunReport
     RunStateError RunStatus RunSummary RunView Settings SettingsError StatusEvent StepError StepEvent StepReport ToolContext
     ToolError ToolSpec Totals UnavailableError UnknownAgentError UnknownModelError UnknownRunError UnknownToolError UsageError
