@@ -108,7 +108,7 @@ async def settle(connection: Connection, request: RecordRequest, note: Note) -> 
     )
     if note.action in ("skip", "not_done"):
         for row in settled:
-            if row["failure_class"] == FailureClass.UNKNOWN_OUTCOME:
+            if row["failure_class"] in (FailureClass.UNKNOWN_OUTCOME, FailureClass.TOOL):
                 about = (request.tenant, request.run_id, int(row["step"]))
                 await _rule(connection, about, action=note.action, by=note.by, reason=note.reason, result=note.result)
     return len(settled)
@@ -151,8 +151,10 @@ async def _rule(connection: Connection, about: tuple[str, str, int], *, action: 
     ruling = "done" if action == "skip" else "not_done"
     told = transcripts.clean(Message(role=Role.TOOL, text=result or "A person says that it was done."))
     unknown = await connection.fetch(
-        f"select tool, key from effects where tenant = $3 and state = 'unknown' "  # noqa: S608 - our own text
-        f"and ((run_id = $1 and step = $2) or {_UNKNOWN_OF_STEP})",
+        "select tool, key from effects where tenant = $3 and ((state = 'unknown' "  # noqa: S608 - our own text
+        f"and ((run_id = $1 and step = $2) or {_UNKNOWN_OF_STEP})) "
+        # An undo that could do nothing: who skips it has undone it by hand.
+        "or (state = 'failed' and run_id = $1 and step = $2 and right(tool, 5) = '.undo'))",
         run_id,
         step,
         tenant,

@@ -404,7 +404,7 @@ begin
 end $$;
 
 -- What a person says of an effect, or of the undoing of one, whose outcome is unknown. False when it is not unknown. Of an effect of
--- which nobody knows whether it was undone, `done` says that it stands.
+-- which nobody knows whether it was undone, `done` says that it stands. Of an undo that could do nothing it says that it was undone by hand.
 create or replace function rule_effect(
     p_tenant text, p_tool text, p_key text, p_ruling text, p_by text, p_reason text, p_message jsonb
 ) returns boolean
@@ -417,7 +417,11 @@ begin
     perform from effects where tenant = p_tenant and tool = v_effect and key = p_key for update;
     update effects set state = case p_ruling when 'done' then 'succeeded' else 'failed' end, message = p_message,
            finished_at = now(), reason = case p_ruling when 'done' then null else 'a person says it was not done' end
-     where tenant = p_tenant and tool = p_tool and key = p_key and state = 'unknown';
+     where tenant = p_tenant and tool = p_tool and key = p_key
+       and (state = 'unknown'
+            or (v_is_undo and p_ruling = 'done' and state = 'failed'
+                and (select e.state = 'succeeded' and e.generation = effects.generation from effects e
+                      where e.tenant = p_tenant and e.tool = v_effect and e.key = p_key)));
     if not found then
         update effects set state = case when v_stands then 'failed' else 'succeeded' end, finished_at = now(),
                reason = case when v_stands then 'a person says that it stands' else 'a person says that it does not stand' end
@@ -427,7 +431,8 @@ begin
         end if;
     end if;
     update effects set state = case when v_stands then 'succeeded' else 'undone' end, reason = null
-     where tenant = p_tenant and tool = v_effect and key = p_key and state = 'undoing';
+     where tenant = p_tenant and tool = v_effect and key = p_key
+       and (state = 'undoing' or (v_is_undo and not v_stands and state = 'succeeded'));
     insert into effect_rulings (tenant, tool, key, ruling, ruled_by, reason) values (p_tenant, p_tool, p_key, p_ruling, p_by, p_reason);
     return true;
 end $$;

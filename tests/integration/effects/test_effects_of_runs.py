@@ -93,6 +93,25 @@ async def test_an_undo_that_breaks_off_parks_the_end_of_the_run_and_a_person_say
     assert till.did == [f"pay {order}", f"take back {order}: paid {order}"]
 
 
+@pytest.mark.parametrize("error", [RuntimeError("line cut"), ToolError("The day is closed.")])
+async def test_who_skips_an_undo_has_undone_it_by_hand_and_the_effect_may_be_done_anew(opened: Open, order: str, error: Exception) -> None:
+    till = open_till()
+    calls = [tool_call(name, order_id=order) for name in ("pay", "sign", "pay")]
+    env = await opened(*calls, last_result)
+    run = await env.start("cashier", f"Pay {order}.")
+    await status_of(run, RunStatus.WAITING_APPROVAL)
+    till.fails = [error]
+    await run.stop(undo=True, by="ann")
+    await status_of(run, RunStatus.PARKED)
+    await run.redrive(action="skip", result="Taken back at the counter.", by="ann")
+    await run.outcome(timeout_s=WITHIN_S)
+    report = await env.holdfast.effects.show(f"order_id={order}", tool="pay.undo")
+    assert (report.effect.state, report.effect.result) == ("succeeded", "Taken back at the counter.")
+    assert [(one.ruling, one.ruled_by) for one in report.rulings] == [("done", "ann")]
+    assert await env.run("cashier", f"Pay {order} after all.") == f"paid {order}"
+    assert till.did == [f"pay {order}"] * 2
+
+
 async def test_an_effect_of_unknown_outcome_is_ruled_on_after_its_run_has_ended(opened: Open, order: str) -> None:
     till = open_till()
     till.fails = [RuntimeError("line cut")]
