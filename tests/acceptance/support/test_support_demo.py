@@ -82,11 +82,11 @@ async def test_24_tickets_survive_a_killed_worker_within_two_minutes():
     assert "seed 5" in text
     assert "(SIGKILL)" in text
     assert text.count("(simulated)") >= 2
+    began = ("(SIGKILL)", "another worker was started")
+    _come_in_order(text, *began, 'signal reject {"call_id": ', "nothing moves any more")
     _come_in_order(
         text,
-        "(SIGKILL)",
-        "another worker was started",
-        'signal reject {"call_id": ',
+        *began,
         "support-05: parked at run_tool redirect_order (unknown_outcome)",
         "$ holdfast dead-letters list",
         "unknown_outcome  run_tool redirect_order",
