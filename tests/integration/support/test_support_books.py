@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 import asyncpg
 import pytest
@@ -14,50 +13,7 @@ from examples.support.demo.report import PeopleBooks
 from examples.support.shop_data import ShopData
 from examples.support.shop_tables import create_shop
 from state.migrate import migrate
-
-
-@dataclass
-class Written:
-    """Rows as runs and the shop write them."""
-
-    pool: asyncpg.Pool
-    tenant: str
-
-    async def run(self, run_id: str, *ancestors: str) -> str:
-        await self.pool.execute(
-            "insert into runs (run_id, tenant, agent, definition_hash, body_hash, ancestors, cost_limit_usd) "
-            "values ($1, $2, 'a', 'h', 'b', $3, 1)",
-            *(run_id, self.tenant, list(ancestors)),
-        )
-        return run_id
-
-    async def question(self, run_id: str, order_id: str, state: str = "settled") -> None:
-        await self.pool.execute(
-            "insert into questions (run_id, step, asked, call_id, kind, model_step, tenant, agent, tool, arguments, risk, named, allowed, "
-            "quorum, not_by_user, since, voting_since, state) "
-            "values ($1, 9, 1, 'c', 'approval', 8, $2, 'a', 'refund', $3, 'high', '{}', '{}', 1, false, now(), now(), $4)",
-            *(run_id, self.tenant, f'{{"order_id": "{order_id}", "amount_usd": "60.00"}}', state),
-        )
-
-    async def decision(self, run_id: str, order: str, outcome: str = "accepted") -> None:
-        await self.pool.execute(
-            "insert into decisions (run_id, tenant, at, order_name, channel, by, call_id, step, outcome) "
-            "values ($1, $2, now(), $3, 'signal', 'mara', 'c', 9, $4)",
-            *(run_id, self.tenant, order, outcome),
-        )
-
-    async def letter(self, run_id: str, state: str) -> None:
-        await self.pool.execute(
-            "insert into dead_letters (run_id, letter, step, tenant, agent, agent_version, definition_hash, model, limits, failure_class, "
-            "cause, what, parked_at, state) values ($1, 1, 9, $2, 'a', '1', 'h', 'm', '{}', 'unknown_outcome', 'c', 'w', now(), $3)",
-            *(run_id, self.tenant, state),
-        )
-
-    async def refund(self, run_id: str, order_id: str, amount_usd: int, key: str = "k") -> None:
-        await self.pool.execute(
-            "insert into shop.refunds (order_id, amount_usd, method, reason, idempotency_key, run_id) values ($1, $2, 'm', 'r', $3, $4)",
-            *(order_id, amount_usd, key, run_id),
-        )
+from tests.integration.support.conftest import Written
 
 
 @pytest.fixture
