@@ -61,7 +61,8 @@ async def entries(database: Database, which: Selection, limit: int) -> list[Cach
     """Answers that are good now, newest first."""
     rows = await database.fetch(
         "select key, tenant, agent, model, tags, kind, origin, similarity, hits, cost_usd, "
-        "coalesce((response->>'simulated')::boolean, false) as simulated, created_at, expires_at from cached_responses where expires_at > clock_timestamp() and ($1::text is null or tenant = $1) "
+        "coalesce((response->>'simulated')::boolean, false) as simulated, created_at, expires_at "
+        "from cached_responses where expires_at > clock_timestamp() and ($1::text is null or tenant = $1) "
         "and ($2::text is null or agent = $2) and ($3::text is null or key = $3) and ($4::text[] is null or tags && $4) "
         "order by created_at desc limit $5",
         which.tenant,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
+
+from temporalio import workflow
 
 from workflows.contracts import names
 from workflows.contracts.people import Answer, Decision, Edit, Instruct, Order, Verdict
@@ -11,6 +14,9 @@ from workflows.edits import check
 from workflows.judged import ACCEPTED, Judged, refused
 from workflows.questions import Question, Ruling, RulingKind
 
+LOOKED_UP_WITHIN_S = 10.0
+"""How long an order waits for the look-up of who may decide."""
+
 
 class Deciding:
     """Judges the orders that are about a question."""
@@ -18,7 +24,7 @@ class Deciding:
     def __init__(self, course: Course) -> None:
         self._course = course
 
-    def decide(self, name: str, order: Decision) -> list[Judged]:
+    async def decide(self, name: str, order: Decision) -> list[Judged]:
         """A yes or no to one call, or to all that wait."""
         questions = self._course.questions
         if order.call_id is not None:
@@ -26,30 +32,39 @@ class Deciding:
         else:
             asked = [question.call_id for question in questions.open if question.request.kind != "question"]
         kind: RulingKind = "yes" if name == names.APPROVE else "no"
-        judged = [self._settle(call_id, order, name, Ruling(kind, order.by, order.reason)) for call_id in asked]
+        judged = [await self._settle(call_id, order, name, Ruling(kind, order.by, order.reason)) for call_id in asked]
         return judged or [refused("nothing waits for a yes or no")]
 
-    def instruct(self, order: Instruct, call_id: str) -> Judged:
+    async def instruct(self, order: Instruct, call_id: str) -> Judged:
         """What is to be done in place of a waiting call."""
-        return self._settle(call_id, order, names.INSTRUCT, Ruling("instruct", order.by, order.message))
+        return await self._settle(call_id, order, names.INSTRUCT, Ruling("instruct", order.by, order.message))
 
-    def _settle(self, call_id: str, order: Order, name: str, ruling: Ruling) -> Judged:
+    async def _settle(self, call_id: str, order: Order, name: str, ruling: Ruling) -> Judged:
         question = self._course.questions.find(call_id)
         if question is None:
             return Judged(self._course.questions.missed(call_id, name, order.by), call_id)
         if question.request.kind == "question" and ruling.kind == "yes":
             return _about(question, Verdict(outcome="refused", reason="it is a question: send `answer`, or `reject` to leave it open"))
-        problem = question.refuses(order.by)
+        problem = await self._refuses(question, order.by)
         if problem:
             return _about(question, Verdict(outcome="refused", reason=problem))
         looked_at = order.version if isinstance(order, Decision) else None
         if looked_at not in (None, question.version):
             problem = f"its arguments were changed meanwhile: version {question.version} stands, not {looked_at}"
             return _about(question, Verdict(outcome="refused", reason=problem))
+        if not self._course.questions.is_open(question):
+            return _about(question, self._course.questions.missed(call_id, name, order.by))
         if ruling.kind == "yes":
             return self._vote(question, ruling, name)
         self._course.questions.settle(question, ruling, name)
         return _about(question, ACCEPTED, closes=True)
+
+    async def _refuses(self, question: Question, by: str) -> str:
+        """Why this person may not decide. A signal is answered by nobody: one that comes with its question waits for the look-up."""
+        if question.allowed is None and (question.policy.by or question.escalated):
+            with contextlib.suppress(TimeoutError):
+                await workflow.wait_condition(lambda: question.allowed is not None, timeout=LOOKED_UP_WITHIN_S)
+        return question.refuses(by)
 
     def _vote(self, question: Question, ruling: Ruling, name: str) -> Judged:
         quorum = question.policy.quorum
@@ -70,7 +85,7 @@ class Deciding:
             return Judged(questions.missed(order.call_id, names.EDIT, order.by), order.call_id)
         if question.request.kind != "approval":
             return _about(question, Verdict(outcome="refused", reason="only a call that waits for a yes has arguments to edit"))
-        problem = question.refuses(order.by)
+        problem = await self._refuses(question, order.by)
         if problem:
             return _about(question, Verdict(outcome="refused", reason=problem))
         request = question.request
@@ -96,7 +111,7 @@ class Deciding:
             return Judged(questions.missed(call_id, names.ANSWER, order.by), call_id)
         if question.request.kind != "question":
             return _about(question, Verdict(outcome="refused", reason="it waits for a yes or no: send `approve` or `reject`"))
-        problem = question.refuses(order.by)
+        problem = await self._refuses(question, order.by)
         if problem:
             return _about(question, Verdict(outcome="refused", reason=problem))
         request = question.request

@@ -93,7 +93,7 @@ class Desk:
     async def _judge(self, name: str, order: Frozen) -> list[Judged]:
         match order:
             case Decision():
-                return self._deciding.decide(name, order)
+                return await self._deciding.decide(name, order)
             case Edit():
                 return [await self._deciding.edit(order)]
             case Answer():
@@ -101,7 +101,7 @@ class Desk:
             case Redrive():
                 return await redrive(self._course, order)
             case Instruct() if order.call_id is not None:
-                return [self._deciding.instruct(order, order.call_id)]
+                return [await self._deciding.instruct(order, order.call_id)]
             case Instruct():
                 self._course.messages.append(f"A person of the operator's instructs you: {order.message}")
                 return [Judged(ACCEPTED)]

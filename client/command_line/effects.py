@@ -104,9 +104,7 @@ def _list(found: tuple[ListedEffect, ...], json: bool, *, unknown: bool) -> int:
     if not found:
         say("No effect has an unknown outcome." if unknown else "No effect fits.")
     elif unknown:
-        say(
-            "Find out what became of each: `holdfast effects rule STEP done --result TEXT`, or not-done. Parked runs: `holdfast redrive`."
-        )
+        say("Find out what became of each: `holdfast effects rule STEP done --result TEXT`, or not-done. Parked runs: `holdfast redrive`.")
     return ExitCode.OK
 
 
