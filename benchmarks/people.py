@@ -14,6 +14,8 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 LOOK_EVERY_S = 0.25
+GIVEN_UP_SHARE = 0.15
+"""Of the dead letters; their runs are aborted, and what they did is undone."""
 GIVE_UP_AFTER = 6
 """How often a letter of one run is redriven before the run is aborted, its effects undone."""
 
@@ -72,7 +74,8 @@ class People:
             self._letters.add(key)
             self._redriven[letter["run_id"]] += 1
             order: dict[str, Any] = {"letter": letter["letter"], "by": "ann"}
-            if self._redriven[letter["run_id"]] > GIVE_UP_AFTER:
+            given_up = random.Random(f"{self.seed}:{key}").random() < GIVEN_UP_SHARE and not letter["what"].startswith("undo ")
+            if given_up or self._redriven[letter["run_id"]] > GIVE_UP_AFTER:
                 order |= {"action": "abort", "undo": True}
             elif letter["failure_class"] == "unknown_outcome":
                 order["action"] = await self._found_out(letter)
