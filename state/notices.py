@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import structlog
 
+from state.background import end
 from state.pool import Connection, Database
 from workflows.contracts.errors import UnavailableError
 
@@ -52,9 +53,7 @@ class Notices:
         try:
             yield self
         finally:
-            listening.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await listening
+            await end(listening)
 
     async def _listen_always(self) -> None:
         wait_s = RETRY_FIRST_S

@@ -12,6 +12,7 @@ import structlog
 
 from activities.inference.alerts import Alerts
 from state import dead_letter_lists
+from state.background import end
 from state.dead_letter_lists import DeadLetter
 from state.pool import Database
 from telemetry.inference import record_dead_letter
@@ -53,9 +54,7 @@ async def open_reporter(
         try:
             yield
         finally:
-            looking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await looking
+            await end(looking)
 
 
 async def _look_always(database: Database, settings: Callable[[], AlertSettings], alerts: Alerts, look_every_s: float) -> None:

@@ -15,6 +15,7 @@ import structlog
 
 from activities.delivery import DELIVERY_S, post, run_program
 from activities.identity import WORKER
+from state.background import end
 from state.pool import Database
 from telemetry.inference import record_alert
 from workflows.contracts.errors import UnavailableError
@@ -67,9 +68,7 @@ class Alerts:
             try:
                 yield self
             finally:
-                giving.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await giving
+                await end(giving)
 
     async def _give_always(self, http: httpx2.AsyncClient) -> None:
         while True:

@@ -16,6 +16,7 @@ from activities.identity import WORKER
 from activities.inference.breaker_rules import Say, cooled, judge
 from activities.inference.breaker_standing import Copy, Standing, class_of, cooling, worst
 from state import breakers
+from state.background import end
 from state.breakers import Breaker, Outcome
 from state.notices import Notices
 from state.pool import Database
@@ -79,9 +80,7 @@ class Breakers:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end(self._task)
         for scope in tuple(self._probing):
             self._note(Outcome(scope, probe="none"))
         with contextlib.suppress(UnavailableError):

@@ -16,6 +16,7 @@ import structlog
 from activities.identity import WORKER
 from activities.inference.cache_keys import Asker, cache_key
 from state import response_cache
+from state.background import end
 from state.notices import Notices
 from state.pool import Database
 from state.response_cache import CHANNEL, LEASE_S, CacheKey, Counts, Flight, Hit
@@ -96,9 +97,7 @@ class ResponseCache:
             yield self
         finally:
             for task in (tending, *(watch.task for watch in self._watches.values())):
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+                await end(task)
             for flight in tuple(self._leading.values()):
                 await self.give_up(Lead(flight))
             with contextlib.suppress(UnavailableError):

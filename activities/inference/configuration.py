@@ -13,6 +13,7 @@ import structlog
 from activities.identity import WORKER
 from activities.inference.settings import load, resolved
 from state import configuration
+from state.background import end
 from state.configuration import SEEN_EVERY_S, Taken, Version
 from state.notices import Notices
 from state.pool import Database
@@ -83,9 +84,7 @@ class LiveSettings:
         try:
             yield self
         finally:
-            following.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await following
+            await end(following)
             with contextlib.suppress(UnavailableError):
                 await configuration.leave(self._database, self._worker)
 

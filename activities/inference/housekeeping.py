@@ -11,6 +11,7 @@ from typing import Any, Final
 import structlog
 
 from state import batches, model_calls, retention
+from state.background import end
 from state.pool import Database
 from workflows.contracts import policies
 from workflows.contracts.errors import UnavailableError
@@ -46,9 +47,7 @@ async def housekeeping(database: Database, settings: Callable[[], RetentionSetti
         yield
     finally:
         for task in tasks:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await end(task)
 
 
 async def _again_and_again(every_s: float, event: str, do: Callable[[], Awaitable[Any]]) -> None:

@@ -21,6 +21,7 @@ from activities.inference.limit_lessons import Lessons
 from activities.inference.local_limits import LocalLimits
 from activities.inference.told_limits import meant
 from state import limits
+from state.background import end
 from state.limits import Batch, Taken
 from state.pool import Database
 from workflows.contracts.errors import FailureClass, StepError, UnavailableError
@@ -64,9 +65,7 @@ class Limiter:
         try:
             yield self
         finally:
-            serving.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await serving
+            await end(serving)
             if self._flush_timer is not None:
                 self._flush_timer.cancel()
             with contextlib.suppress(UnavailableError):
@@ -162,6 +161,9 @@ class Limiter:
             except UnavailableError:
                 log.warning("limiter.database_away", waiting=len(self._gathered.asks), then=self._settings.when_database_is_away)
                 self._while_away()
+                await asyncio.sleep(RETRY_S)
+            except Exception as error:  # whatever it was, callers wait for what this task serves
+                log.error("limiter.failed", error_type=type(error).__name__, exc_info=error)
                 await asyncio.sleep(RETRY_S)
             if self._gathered.asks:
                 self._wake.set()

@@ -13,6 +13,7 @@ from activities.identity import WORKER
 from activities.inference.keys import LOOK_EVERY_S, Keyring, KeyView, OnRenewed
 from activities.inference.routing import Router
 from state import worker_keys
+from state.background import end
 from state.pool import Database
 from workflows.contracts.errors import UnavailableError
 from workflows.contracts.inference import InferenceSettings
@@ -50,9 +51,7 @@ class ConfiguredInference:
         try:
             yield
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await end(task)
             with contextlib.suppress(UnavailableError):
                 await worker_keys.leave(database, self._worker)
 

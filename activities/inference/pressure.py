@@ -14,6 +14,7 @@ from activities.inference.alerts import Alerts
 from activities.inference.planning import budget_lines
 from activities.inference.routing import Candidate
 from state import budgets
+from state.background import end
 from state.notices import Notices
 from state.pool import Database
 from workflows.contracts.errors import UnavailableError
@@ -45,9 +46,7 @@ class Pressure:
         try:
             yield self
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await end(task)
 
     async def refresh(self, database: Database) -> None:
         """Look now."""

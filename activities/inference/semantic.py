@@ -19,6 +19,7 @@ from activities.inference.cache import Lead
 from activities.inference.question_embedding import Question, QuestionEmbedding
 from activities.inference.routing import Router
 from state import meanings
+from state.background import end
 from state.meanings import Nearest
 from state.pool import Database
 from state.response_cache import CacheKey, Hit
@@ -75,9 +76,7 @@ class SemanticCache:
         try:
             yield self
         finally:
-            tending.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await tending
+            await end(tending)
 
     def configured(self) -> None:
         """Look at the settings again: they have changed."""

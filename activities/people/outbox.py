@@ -14,6 +14,7 @@ import structlog
 from activities.delivery import DELIVERY_S, post, run_program
 from activities.inference.alerts import Alerts
 from state import notifications
+from state.background import end
 from state.notifications import Notification
 from state.pool import Database
 from workflows.contracts.errors import UnavailableError
@@ -42,9 +43,7 @@ class Outbox:
             try:
                 yield self
             finally:
-                delivering.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await delivering
+                await end(delivering)
 
     async def deliver(self, http: httpx2.AsyncClient) -> int:
         """Deliver what is due now; how many that were.
