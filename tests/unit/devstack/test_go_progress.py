@@ -72,4 +72,5 @@ def test_the_search_attributes_fit_what_sqlite_can_hold() -> None:
     kinds = list(SEARCH_ATTRIBUTES.values())
     assert kinds.count("Keyword") <= 10
     assert kinds.count("Double") <= 3
-    assert set(kinds) <= {"Keyword", "Double"}
+    assert kinds.count("Datetime") <= 3
+    assert set(kinds) <= {"Keyword", "Double", "Datetime"}
