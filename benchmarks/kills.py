@@ -12,31 +12,27 @@ import json
 import os
 import random
 import signal
-import tempfile
 import time
-import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import asyncpg
 
 from benchmarks.people import People
+from benchmarks.premises import Premises, open_premises
 from benchmarks.programs import program
 from benchmarks.results import Measured, table
 from client.orchestrator import Orchestrator
-from client.settings import Settings
 from client.temporal import connect_temporal
 from client.visibility import ENDED
-from devstack.stack import RunningStack, StackSettings, open_stack
+from devstack.process import ServerProcess
+from devstack.stack import StackSettings, open_stack
 from testkit import faults
 from testkit.faults import Fault
-from testkit.processes import addresses, logged, process, provider_process
+from testkit.processes import worker_process
 from workflows.contracts import names
-from workflows.contracts.people import ORDERS
 from workflows.contracts.runs import RunStatus
 
 PROGRAMS = 500
@@ -49,7 +45,6 @@ SETTLE_S = 10.0
 """In which a dead worker's leases run out and its late statements have been carried out."""
 GIVE_UP_S = 7_200.0
 AGENTS = Path(__file__).with_name("kill_agents")
-PROVIDER_KEY = "bench-key-of-no-worth"
 SCHEMA = """
 create table if not exists done (tool text, idempotency_key text, run_id text, undone boolean, at timestamptz default now());
 create table if not exists stumbles (idempotency_key text);
@@ -94,11 +89,7 @@ class Account:
 class House:
     """Everything but the workers."""
 
-    stack: RunningStack
-    settings: Settings
-    folder: Path
-    environ: dict[str, str]
-    journal_url: str
+    premises: Premises
     holdfast: Orchestrator
     database: asyncpg.Pool
     people: People
@@ -153,7 +144,7 @@ async def play(programs: int, seed: int) -> tuple[Account, float]:
         await asyncio.gather(*dying)
         deciding.cancel()
         seconds = time.monotonic() - started
-        account.fired = Counter(faults.fired(house.folder))
+        account.fired = Counter(faults.fired(house.premises.folder))
         await _settle(house, runs, account)
         await _add_up(house, runs, account)
     return account, seconds
@@ -161,40 +152,23 @@ async def play(programs: int, seed: int) -> tuple[Account, float]:
 
 @contextlib.asynccontextmanager
 async def _house(seed: int) -> AsyncIterator[House]:
-    async with contextlib.AsyncExitStack() as exits:
-        folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="holdfast-kills-")))
-        stack = await exits.enter_async_context(open_stack(StackSettings()))
-        environ = dict(os.environ) | addresses(stack)
-        urls = await exits.enter_async_context(
-            provider_process("benchmarks.programs:answer", environ, folder, ["--latency", "*,first_token_s=0.05"])
-        )
-        settings = Settings(
-            temporal_address=stack.temporal_address,
-            namespace=stack.namespace,
-            database_url=stack.database_url,
-            task_queue=f"kills-{uuid.uuid4().hex[:8]}",
-        )
-        environ |= {
-            "HOLDFAST_TASK_QUEUE": settings.task_queue,
-            "BENCH_PROVIDER_URL": urls.openai,
-            "BENCH_PROVIDER_KEY": PROVIDER_KEY,
-            faults.FOLDER_VARIABLE: str(folder),
-        }
-        pool = await exits.enter_async_context(asyncpg.create_pool(settings.database_url, min_size=1, max_size=6))
+    async with (
+        open_stack(StackSettings()) as stack,
+        open_premises(stack, "kills", "benchmarks.programs:answer", ["--latency", "*,first_token_s=0.05"]) as premises,
+        asyncpg.create_pool(premises.settings.database_url, min_size=1, max_size=6) as pool,
+    ):
         await pool.execute(SCHEMA)
-        environ_first = {**environ, "FAULTS_SLOT": "first"}
-        async with _worker(folder, environ_first, "first"):  # registers the agents, applies the migrations
+        premises.environ[faults.FOLDER_VARIABLE] = str(premises.folder)
+        async with _worker(premises, "first", "first"):  # registers the agents, applies the migrations
             pass
-        holdfast = await exits.enter_async_context(Orchestrator.connect(settings))
-        people = People(await connect_temporal(settings), pool, seed)
-        yield House(stack, settings, folder, environ, f"{urls.control}/journal", holdfast, pool, people)
+        async with Orchestrator.connect(premises.settings) as holdfast:
+            yield House(premises, holdfast, pool, People(await connect_temporal(premises.settings), pool, seed))
 
 
 @contextlib.asynccontextmanager
-async def _worker(folder: Path, environ: dict[str, str], name: str) -> AsyncIterator[Any]:
-    environ = {**environ, "HOLDFAST_LOG_FORMAT": "json"}
-    async with process(f"worker-{name}", ["-m", "testkit.faulty_worker", "--agents", str(AGENTS)], environ, folder) as started:
-        await logged(started, "worker.serving")
+async def _worker(premises: Premises, slot: str, name: str) -> AsyncIterator[ServerProcess]:
+    environ = {**premises.environ, "FAULTS_SLOT": slot}
+    async with worker_process([AGENTS], environ, premises.folder, f"worker-{name}", module="testkit.faulty_worker") as started:
         yield started
 
 
@@ -204,11 +178,10 @@ async def _die_and_rise(house: House, slot: int, chance: random.Random, account:
     enough = asyncio.create_task(over.wait())
     while not over.is_set():
         life += 1
-        fault = _next_fault(house.folder, chance)
-        faults.armed(house.folder, slot, fault)
-        environ = {**house.environ, "FAULTS_SLOT": str(slot)}
+        fault = _next_fault(house.premises.folder, chance)
+        faults.armed(house.premises.folder, slot, fault)
         try:
-            async with _worker(house.folder, environ, f"{slot}-{life}") as started:
+            async with _worker(house.premises, str(slot), f"{slot}-{life}") as started:
                 ended = asyncio.ensure_future(started.wait())
                 span_s = LIVES_AT_MOST_S * chance.uniform(0.5, 1)
                 await asyncio.wait([ended, enough], timeout=span_s, return_when=asyncio.FIRST_COMPLETED)
@@ -260,7 +233,7 @@ async def _all_programs(house: House, programs: int, seed: int, account: Account
 
 async def _settle(house: House, runs: list[str], account: Account) -> None:
     """With an unharmed worker: whatever is still in the air comes to its end."""
-    async with _worker(house.folder, {**house.environ, "FAULTS_SLOT": "last"}, "last"):
+    async with _worker(house.premises, "last", "last"):
         await asyncio.sleep(SETTLE_S)
         for run_id in runs:
             status = await (await house.holdfast.get(run_id)).status()
@@ -280,19 +253,17 @@ async def _add_up(house: House, runs: list[str], account: Account) -> None:
     )
     account.unreported = [f"{row['tool']} {row['key']}" for row in hidden]
     await _count_answers(house, account)
-    noted = Counter({row["run_id"]: row["n"] for row in await house.database.fetch(_NOTED, list(ORDERS))})
+    noted = Counter({row["run_id"]: row["n"] for row in await house.database.fetch(_NOTED)})
     account.orders = sum(house.people.sent.values())
     account.orders_missing = sum(max(0, sent - noted[run]) for run, sent in house.people.sent.items())
 
 
-_NOTED = "select run_id, count(*) as n from decisions where channel = 'signal' and $1::text[] is not null group by 1"
+_NOTED = "select run_id, count(*) as n from decisions where channel = 'signal' group by 1"
 
 
 async def _count_answers(house: House, account: Account) -> None:
     """Answers of the provider's journal beyond one a step; those that were in the air at a kill are known as unknown spend."""
-    async with aiohttp.ClientSession() as http, http.get(house.journal_url) as answer:
-        journal: list[dict[str, Any]] = await answer.json()
-    answers = Counter(entry["idempotency_key"] for entry in journal if entry["status"] == 200)
+    answers = Counter(entry["idempotency_key"] for entry in await house.premises.journal() if entry["status"] == 200)
     unknown: Counter[str] = Counter()
     for row in await house.database.fetch("select run_id, step from model_calls where state in ('unknown', 'superseded', 'in_flight')"):
         unknown[f"{row['run_id']}:{row['step']}"] += 1

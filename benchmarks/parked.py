@@ -9,23 +9,20 @@ import asyncio
 import contextlib
 import os
 import sys
-import tempfile
 import time
-import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import psutil
 
 import worker
-from benchmarks.laboratory import HERE, PROVIDER_KEY, Cpu, cpu_s
+from benchmarks.laboratory import HERE, Cpu, cpu_s
+from benchmarks.premises import open_premises
 from benchmarks.results import Measured, table
 from client.orchestrator import Orchestrator
 from client.run import Run
-from client.settings import Settings
 from devstack.stack import RunningStack, StackSettings, open_stack
-from testkit.processes import addresses, provider_process, worker_process
+from testkit.processes import worker_process
 from workflows.contracts.errors import UnavailableError
 
 RUNS = 10_000
@@ -152,23 +149,11 @@ async def play(runs: int) -> Account:
 
 @contextlib.asynccontextmanager
 async def _house(stack: RunningStack) -> AsyncIterator[House]:
-    async with contextlib.AsyncExitStack() as exits:
-        folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="holdfast-parked-")))
-        environ = dict(os.environ) | addresses(stack)
-        urls = await exits.enter_async_context(provider_process("benchmarks.simulation:answer", environ, folder))
-        settings = Settings(
-            temporal_address=stack.temporal_address,
-            namespace=stack.namespace,
-            database_url=stack.database_url,
-            task_queue=f"parked-{uuid.uuid4().hex[:8]}",
-        )
-        environ |= {
-            "HOLDFAST_TASK_QUEUE": settings.task_queue,
-            "BENCH_PROVIDER_URL": urls.openai,
-            "BENCH_PROVIDER_KEY": PROVIDER_KEY,
-        }
-        started = await exits.enter_async_context(worker_process([HERE / "agents"], environ, folder))
-        holdfast = await exits.enter_async_context(Orchestrator.connect(settings))
+    async with (
+        open_premises(stack, "parked", "benchmarks.simulation:answer") as premises,
+        worker_process([HERE / "agents"], premises.environ, premises.folder) as started,
+        Orchestrator.connect(premises.settings) as holdfast,
+    ):
         yield House(stack, holdfast, psutil.Process(started.pid))
 
 

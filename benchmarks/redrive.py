@@ -11,25 +11,22 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import time
-import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import asyncpg
 
+from benchmarks.premises import Premises, open_premises
 from benchmarks.results import Measured
 from client.orchestrator import Orchestrator
-from client.settings import Settings
 from client.temporal import connect_temporal
 from devstack.process import ServerProcess
 from devstack.stack import RunningStack, StackSettings, open_stack
-from testkit.processes import addresses, provider_process, worker_process
+from testkit.processes import worker_process
 
 LETTERS = 5_000
 RATE_PER_S = 50.0
@@ -40,7 +37,6 @@ COMMAND_KILL = 0.5
 """At which share of orders given the command is killed; it is started again as it was."""
 GIVE_UP_S = 3_600.0
 AGENTS = Path(__file__).with_name("redrive_agents")
-PROVIDER_KEY = "bench-key-of-no-worth"
 COMMAND = (sys.executable, "-m", "client.command_line.main", "dead-letters", "redrive", "--all", "--yes", "--json", "--by", "bench")
 
 
@@ -70,10 +66,7 @@ class Account:
 class House:
     """Everything but the workers."""
 
-    settings: Settings
-    folder: Path
-    environ: dict[str, str]
-    journal_url: str
+    premises: Premises
     holdfast: Orchestrator
     database: asyncpg.Pool
 
@@ -114,7 +107,7 @@ async def play(stack: RunningStack, letters: int, rate_per_s: float) -> Account:
     async with _house(stack) as house:
         workers = contextlib.AsyncExitStack()
         async with workers:
-            worker = await workers.enter_async_context(worker_process([AGENTS], house.environ, house.folder, "worker-0"))
+            worker = await workers.enter_async_context(worker_process([AGENTS], house.premises.environ, house.premises.folder, "worker-0"))
             began = time.monotonic()
             await _park(house, letters)
             account.parked_s = time.monotonic() - began
@@ -134,29 +127,17 @@ async def play(stack: RunningStack, letters: int, rate_per_s: float) -> Account:
 
 @contextlib.asynccontextmanager
 async def _house(stack: RunningStack) -> AsyncIterator[House]:
-    async with contextlib.AsyncExitStack() as exits:
-        folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="holdfast-redrive-")))
-        environ = dict(os.environ) | addresses(stack)
-        urls = await exits.enter_async_context(provider_process("benchmarks.booking:answer", environ, folder))
-        settings = Settings(
-            temporal_address=stack.temporal_address,
-            namespace=stack.namespace,
-            database_url=stack.database_url,
-            task_queue=f"redrive-{uuid.uuid4().hex[:8]}",
-        )
-        environ |= {
-            "HOLDFAST_TASK_QUEUE": settings.task_queue,
-            "BENCH_PROVIDER_URL": urls.openai,
-            "BENCH_PROVIDER_KEY": PROVIDER_KEY,
-        }
-        pool = await exits.enter_async_context(asyncpg.create_pool(settings.database_url, min_size=1, max_size=4))
+    async with (
+        open_premises(stack, "redrive", "benchmarks.booking:answer") as premises,
+        asyncpg.create_pool(premises.settings.database_url, min_size=1, max_size=4) as pool,
+        Orchestrator.connect(premises.settings) as holdfast,
+    ):
         await pool.execute("create table if not exists bookings (idempotency_key text)")
-        holdfast = await exits.enter_async_context(Orchestrator.connect(settings))
-        yield House(settings, folder, environ, f"{urls.control}/journal", holdfast, pool)
+        yield House(premises, holdfast, pool)
 
 
 async def _park(house: House, letters: int) -> None:
-    room, tenant = asyncio.Semaphore(STARTED_AT_ONCE), house.settings.task_queue
+    room, tenant = asyncio.Semaphore(STARTED_AT_ONCE), house.premises.settings.task_queue
 
     async def start(number: int) -> None:
         async with room:
@@ -168,21 +149,21 @@ async def _park(house: House, letters: int) -> None:
 
 
 async def _kill_workers(house: House, workers: contextlib.AsyncExitStack, worker: ServerProcess, account: Account) -> None:
-    settled = "select count(*) from dead_letters where tenant = $1 and state = 'redriven'"
+    settled, tenant = "select count(*) from dead_letters where tenant = $1 and state = 'redriven'", house.premises.settings.task_queue
     for share in WORKER_KILLS:
-        await _until(lambda: _at_least(house.count(settled, house.settings.task_queue), share * account.letters), "some have gone on")  # noqa: B023
+        await _until(lambda: _at_least(house.count(settled, tenant), share * account.letters), "some have gone on")  # noqa: B023
         assert await worker.kill() == -signal.SIGKILL
         account.worker_kills += 1
         name = f"worker-{account.worker_kills}"
-        worker = await workers.enter_async_context(worker_process([AGENTS], house.environ, house.folder, name))
+        worker = await workers.enter_async_context(worker_process([AGENTS], house.premises.environ, house.premises.folder, name))
 
 
 async def _order(house: House, account: Account) -> None:
     """The command, killed once in the middle and started again as it was."""
-    arguments = (*COMMAND, "--tenant", house.settings.task_queue, "--rate", f"{account.rate_per_s:g}", "--limit", "steps=10")
+    arguments = (*COMMAND, "--tenant", house.premises.settings.task_queue, "--rate", f"{account.rate_per_s:g}", "--limit", "steps=10")
     while True:
         command = await asyncio.create_subprocess_exec(
-            *arguments, env=house.environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+            *arguments, env=house.premises.environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
         assert command.stderr is not None
         async for line in command.stderr:
@@ -201,13 +182,13 @@ async def _order(house: House, account: Account) -> None:
 
 
 async def _ended(house: House, letters: int) -> bool:
-    client = await connect_temporal(house.settings)
-    query = f"Tenant = '{house.settings.task_queue}' AND ExecutionStatus = 'Completed'"
+    client = await connect_temporal(house.premises.settings)
+    query = f"Tenant = '{house.premises.settings.task_queue}' AND ExecutionStatus = 'Completed'"
     return (await client.count_workflows(query)).count >= letters
 
 
 async def _add_up(house: House, account: Account) -> None:
-    tenant = house.settings.task_queue
+    tenant = house.premises.settings.task_queue
     account.redriven = await house.count("select count(*) from dead_letters where tenant = $1 and state = 'redriven'", tenant)
     twice_settled = await house.count(
         "select count(*) from (select from decisions where tenant = $1 and closes group by run_id, letter having count(*) > 1) d", tenant
@@ -219,8 +200,7 @@ async def _add_up(house: House, account: Account) -> None:
         "and t.message->>'role' = 'assistant' and t.message->>'text' like 'Done: %')",
         tenant,
     )
-    async with aiohttp.ClientSession() as http, http.get(house.journal_url) as answered:
-        billed = Counter(entry["idempotency_key"] for entry in await answered.json() if entry["billed"])
+    billed = Counter(entry["idempotency_key"] for entry in await house.premises.journal() if entry["billed"])
     rows = await house.database.fetch(
         "select m.run_id || ':' || step as key from model_calls m join runs r using (run_id) where r.tenant = $1 and m.state = 'unknown'",
         tenant,

@@ -16,7 +16,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 from temporalio import activity
 from temporalio.worker import (
@@ -32,7 +32,6 @@ from temporalio.worker import (
 from state.pool import Connection, Database
 
 T = TypeVar("T")
-Moment = Literal["before", "during", "after"]
 
 FOLDER_VARIABLE: Final = "FAULTS_FOLDER"
 ARMED, FIRED, SEEN = "armed.json", "fired.jsonl", "seen.txt"

@@ -65,10 +65,10 @@ async def process(name: str, arguments: Sequence[str], environ: Mapping[str, str
 
 @contextlib.asynccontextmanager
 async def worker_process(
-    agents: Sequence[Path], environ: Mapping[str, str], folder: Path, name: str = "worker"
+    agents: Sequence[Path], environ: Mapping[str, str], folder: Path, name: str = "worker", *, module: str = "worker"
 ) -> AsyncIterator[ServerProcess]:
-    """A worker that serves the folders; returns when it serves."""
-    arguments = ["-m", "worker", *(part for path in agents for part in ("--agents", str(path)))]
+    """A worker that serves the folders; returns when it serves. `module` is what is run: the worker, or one with fault switches."""
+    arguments = ["-m", module, *(part for path in agents for part in ("--agents", str(path)))]
     async with process(name, arguments, {**environ, "HOLDFAST_LOG_FORMAT": "json"}, folder) as started:
         await logged(started, "worker.serving")
         yield started
