@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import structlog
 from opentelemetry import trace
@@ -15,6 +17,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 
 from activities.edge import EdgeInterceptor
 from telemetry.spans import model_call_span, tool_span
+from tests.workflow.scripted import Script
 from workflows.agent_run import AgentRun
 from workflows.contracts import names, policies
 from workflows.contracts.agents import AgentDefinition, PinnedAgent, ToolKind
@@ -102,13 +105,19 @@ class Buggy:
         return BUGS[workflow.info().workflow_id]
 
 
+def _the_rest() -> list[Callable[..., Any]]:
+    """The scripted doubles of what else a run asks for, so that it can wait for people and end."""
+    own = (names.CALL_MODEL, names.RUN_TOOL)
+    return [double for double in Script().activities if activity._Definition.must_from_callable(double).name not in own]
+
+
 def agent_worker(client: Client, task_queue: str, *, cached: int = 100) -> Worker:
     passed = SandboxRestrictions.default.with_passthrough_modules("workflows", "pydantic", "pydantic_core", "annotated_types")
     return Worker(
         client,
         task_queue=task_queue,
         workflows=[AgentRun, Buggy, Continuing],
-        activities=[call_model, run_tool],
+        activities=[call_model, run_tool, *_the_rest()],
         interceptors=[EdgeInterceptor()],
         workflow_runner=SandboxedWorkflowRunner(restrictions=passed),
         max_cached_workflows=cached,

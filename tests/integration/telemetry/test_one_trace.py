@@ -17,7 +17,8 @@ from tests.integration.telemetry.agents import CONTENT, FAILED_ONCE, PLANTED, Bu
 from tests.integration.telemetry.collector import Collector
 from workflows.agent_run import AgentRun
 from workflows.contracts.names import APPROVE
-from workflows.contracts.runs import Decision, RunOutcome
+from workflows.contracts.people import Decision
+from workflows.contracts.runs import RunOutcome
 
 
 async def _run(client: Client, task_queue: str, agent_name: str, *, cached: int = 100) -> None:
