@@ -11,7 +11,7 @@ import pytest
 from tests.integration.tools.desk import Attempt, Desk
 from workflows.contracts.agents import Effect
 from workflows.contracts.errors import FailureClass, StepError, ToolError
-from workflows.contracts.runs import ToolRunRequest
+from workflows.contracts.runs import ToolOutcome, ToolRunRequest
 from workflows.contracts.tools import Tool, ToolContext, tool
 
 Gates = dict[int, asyncio.Future[str]]
@@ -29,7 +29,7 @@ def gated(gates: Gates) -> Tool[..., object]:
     return ship
 
 
-async def two_at_once(desk: Desk, gates: Gates) -> tuple[Tool[..., object], object, list[asyncio.Task[object]]]:
+async def two_at_once(desk: Desk, gates: Gates) -> tuple[Tool[..., object], ToolRunRequest, list[asyncio.Task[ToolOutcome]]]:
     """Two attempts of one step, both in the middle of the tool; the second holds the effect."""
     ship = gated(gates)
     worker, request = desk.worker(ship), await desk.asked(ship.spec, {"order_id": "W1"})

@@ -114,7 +114,7 @@ async def test_prepare_starts_nothing_where_servers_are_given(lines: list[str]) 
 
 
 async def test_root_without_an_account_to_give_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres_binaries.os, "geteuid", lambda: 0)
+    monkeypatch.setattr("devstack.postgres_binaries.os.geteuid", lambda: 0)
     monkeypatch.setattr(postgres_binaries, "ACCOUNTS", ("no-such-account",))
     with pytest.raises(BinaryMissingError, match="has no account named no-such-account: add one"):
         postgres_binaries.account(tmp_path / "no data yet")
