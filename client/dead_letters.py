@@ -35,7 +35,7 @@ class LetterOptions(TypedDict, total=False):
     agent: str | None
     tenant: str | None
     model: str | None
-    """A tier, or a model with or without its provider."""
+    """A tier, or a model with or without its provider: the agent's, or one that the step has tried."""
     user: str | None
     tool: str | None
     text: str | None

@@ -60,7 +60,7 @@ class LetterFilter:
     agent: str | None = None
     tenant: str | None = None
     model: str | None = None
-    """PROVIDER:MODEL, a tier, or the model without its provider."""
+    """PROVIDER:MODEL, a tier, or the model without its provider: the agent's, or one that the step has tried."""
     user: str | None = None
     tool: str | None = None
     text: str | None = None
@@ -75,7 +75,8 @@ _COLUMNS: Final = ", ".join(DeadLetter.__dataclass_fields__)
 _FITS: Final = """
     ($1::text is null or state = $1) and ($2::text is null or run_id = $2) and ($3::text is null or failure_class = $3)
 and ($4::text is null or agent = $4) and ($5::text is null or tenant = $5)
-and ($6::text is null or model = $6 or split_part(model, ':', 2) = $6)
+and ($6::text is null or $6 in (model, split_part(model, ':', 2))
+     or exists (select from jsonb_array_elements(tried) t where $6 in (t->>'model', split_part(t->>'model', ':', 2))))
 and ($7::text is null or user_id = $7) and ($8::text is null or tool = $8)
 and ($9::text is null or position(lower($9) in lower(cause || ' ' || array_to_string(chain, ' '))) > 0)
 and ($10::double precision is null or parked_at < clock_timestamp() - make_interval(secs => $10))

@@ -72,7 +72,7 @@ async def file(connection: Connection, request: RecordRequest, filed: Filed) -> 
         agent.name,
         agent.version,
         agent.definition_hash,
-        filed.model or agent.model,
+        agent.model,
         request.user,
         parked.failure_class.value,
         _stored(parked.cause),

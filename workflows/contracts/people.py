@@ -238,7 +238,6 @@ class Filed(Frozen):
     parked: Parked
     call_id: str = ""
     model_step: int = 0
-    model: str = ""
 
 
 class RecordRequest(Frozen):

@@ -25,8 +25,8 @@ PAY = ToolSpec(name="pay", description="Pays.", parameters={"type": "object"}, e
 ARGUMENTS = '{"order_id": "K1", "amount_usd": "80"}'
 
 
-def agent(name: str = "desk") -> PinnedAgent:
-    return AgentDefinition(name=name, instructions="Help.", model="openai:gpt-5").pin()
+def agent(name: str = "desk", model: str = "openai:gpt-5") -> PinnedAgent:
+    return AgentDefinition(name=name, instructions="Help.", model=model).pin()
 
 
 def record(run_id: str, tenant: str = "default", **fields: Any) -> RecordRequest:
@@ -34,7 +34,7 @@ def record(run_id: str, tenant: str = "default", **fields: Any) -> RecordRequest
 
 
 def filed(letter: int = 1, step: int = 2, **fields: Any) -> Filed:
-    call = {name: fields.pop(name) for name in ("call_id", "model_step", "model") if name in fields}
+    call = {name: fields.pop(name) for name in ("call_id", "model_step") if name in fields}
     at = fields.pop("at", datetime.now(UTC))
     given = {"failure_class": FailureClass.CALLER, "cause": "the key is wrong", "what": "call_model smart"} | fields
     return Filed(at=at, parked=Parked(step=step, letter=letter, **given), **call)
@@ -121,6 +121,11 @@ async def test_a_model_call_is_filed_with_the_last_messages_and_its_attempts(dat
     }
     (tried,) = found.tried
     assert (tried["attempt"], tried["state"], tried["failure_class"]) == (1, "failed", "caller")
+    of_tried = [
+        await dead_letter_lists.count(database, LetterFilter(run_id=run_id, model=model))
+        for model in ("openai:gpt-5-mini", "gpt-5-mini", "gpt-4")
+    ]
+    assert of_tried == [1, 1, 0]
 
 
 async def test_a_letter_of_a_run_that_is_gone_is_not_filed_and_breaks_nothing(database: Database) -> None:
@@ -195,8 +200,8 @@ async def test_letters_are_found_by_what_they_are(database: Database) -> None:
     tenant = uuid.uuid4().hex
     one, two = await new_run(database, tenant=tenant), await with_call(database, tenant=tenant)
     await file(database, record(one, tenant, user="ann"), filed(1, cause="The key is WRONG", chain=("OSError: no route",)))
-    quota = filed(1, failure_class=FailureClass.QUOTA, cause="nothing left", what="run_tool pay", call_id="c1", model_step=1, model="fast")
-    await file(database, record(two, tenant, user="bob", agent=agent("clerk")), quota)
+    quota = filed(1, failure_class=FailureClass.QUOTA, cause="nothing left", what="run_tool pay", call_id="c1", model_step=1)
+    await file(database, record(two, tenant, user="bob", agent=agent("clerk", "fast")), quota)
 
     async def found(**fields: Any) -> list[str]:
         wanted = LetterFilter(tenant=tenant, **fields)
