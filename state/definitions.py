@@ -103,8 +103,11 @@ class Definitions:
         return definition
 
     async def all_current(self) -> list[AgentDefinition]:
-        """Every agent as it is now, by name."""
-        return [self._remember(row["definition_hash"], row["body"]) for row in await self._database.fetch(f"{_WANTED} order by c.name")]
+        """Every agent as it is now, by name. Whoever has seen an agent here is not given an older one by `current`."""
+        rows = await self._database.fetch(f"{_WANTED} order by c.name")
+        found = [self._remember(row["definition_hash"], row["body"]) for row in rows]
+        self._current = {definition.name: (time.monotonic(), definition) for definition in found}
+        return found
 
     async def conflicts(self) -> list[Conflict]:
         """Where two workers did not agree, newest first."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from state import definitions
 from state.definitions import Definitions
 from state.pool import Database
 from workflows.contracts.agents import AgentDefinition, Effect, Limits, ToolSpec
@@ -56,6 +57,18 @@ async def test_the_newest_registration_is_current_and_older_contents_stay(databa
     assert await reader.by_hash(old.content_hash()) == old
     assert new in await reader.all_current()
     assert old not in await reader.all_current()
+
+
+async def test_who_has_seen_a_new_version_in_the_list_starts_it(database: Database, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(definitions, "CURRENT_FOR_S", 60.0)
+    old, new = named(name), named(name, version="2", instructions="Help more.")
+    await Definitions(database).register([old], by="one")
+    reader = Definitions(database)
+    assert await reader.current(name) == old
+    await Definitions(database).register([new], by="two")
+    assert await reader.current(name) == old, "it has looked a moment ago"
+    assert new in await reader.all_current()
+    assert await reader.current(name) == new
 
 
 async def test_two_contents_under_one_version_are_logged_and_kept_for_the_doctor(database: Database, name: str) -> None:
