@@ -30,9 +30,10 @@ from state.runs import NewRun
 from testkit.processes import process, provider_process
 from workflows.contracts.agents import AgentDefinition
 from workflows.contracts.errors import StepError
-from workflows.contracts.inference import InferenceSettings, ModelSettings
+from workflows.contracts.inference import InferenceSettings
 from workflows.contracts.messages import Message, Role, Usage
-from workflows.contracts.runs import ModelCallRequest
+from workflows.contracts.provider_settings import ModelSettings
+from workflows.contracts.steps import ModelCallRequest
 
 PROCESSES = 4
 CALLERS = 16

@@ -24,18 +24,10 @@ from state.pool import Database
 from state.runs import NewRun
 from testkit.processes import provider_process
 from workflows.contracts.agents import AgentDefinition
-from workflows.contracts.inference import (
-    BreakerSettings,
-    BudgetEntry,
-    BudgetScope,
-    InferenceSettings,
-    KeyEntry,
-    ModelSettings,
-    ProviderEntry,
-    Rates,
-)
+from workflows.contracts.inference import BreakerSettings, BudgetEntry, BudgetScope, InferenceSettings
 from workflows.contracts.messages import Message, Role
-from workflows.contracts.runs import ModelCallRequest
+from workflows.contracts.provider_settings import KeyEntry, ModelSettings, ProviderEntry, Rates
+from workflows.contracts.steps import ModelCallRequest
 
 CALLS = 400
 AT_ONCE = 8

@@ -16,7 +16,8 @@ from state.forks import EditedCall, NewFork
 from workflows.contracts.agents import Limits, PinnedAgent, ToolKind
 from workflows.contracts.errors import InvalidInputError, RunStateError, UnknownRunError
 from workflows.contracts.messages import Message, Role
-from workflows.contracts.runs import ModelTurn, RunInput, ToolCallRef
+from workflows.contracts.runs import RunInput
+from workflows.contracts.steps import ModelTurn, ToolCallRef
 
 DEFAULT_BY = "client"
 STEPS_TOLD = 20

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from workflows.contracts.agents import Limits
 from workflows.contracts.errors import InputTooLargeError, InvalidInputError
+from workflows.contracts.inference import Priority
 from workflows.contracts.runs import INPUT_LIMIT_BYTES
 
 Input = str | Mapping[str, Any] | list[Any] | BaseModel
@@ -82,6 +83,25 @@ def check_name(value: str, field: str) -> str:
     return value
 
 
+def check_names(**names: str | None) -> None:
+    """The same for each that is given."""
+    for field, value in names.items():
+        if value is not None:
+            check_name(value, field)
+
+
+def read_priority(priority: Priority | str | None) -> Priority | None:
+    """A priority by its name.
+
+    Raises:
+        InvalidInputError: there is none of that name; names those there are.
+    """
+    try:
+        return None if priority is None else Priority(priority)
+    except ValueError as error:
+        raise InvalidInputError(f"priority must be one of {', '.join(Priority)}; it is {priority!r}.") from error
+
+
 def check_run_id(run_id: str) -> str:
     """A run id that a caller chose. Dots are left to the ids of sub-runs.
 
@@ -91,6 +111,17 @@ def check_run_id(run_id: str) -> str:
     if not _RUN_ID.fullmatch(run_id):
         raise InvalidInputError(f"run_id must be letters, digits, - and _, at most 128; it is {run_id[:40]!r}.")
     return run_id
+
+
+def choose_run_id(agent: str, tenant: str, key: str | None, run_id: str | None) -> str:
+    """The caller's own id, or the one that its key gives, or a new one.
+
+    Raises:
+        InvalidInputError: the caller's is no run id.
+    """
+    if run_id is not None:
+        return check_run_id(run_id)
+    return keyed_run_id(agent, tenant, key) if key is not None else new_run_id(agent)
 
 
 def new_run_id(agent: str) -> str:

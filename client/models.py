@@ -15,7 +15,8 @@ from state import breakers, model_use, worker_keys
 from state.breakers import Breaker
 from state.model_use import ModelUse
 from state.worker_keys import WorkerKey
-from workflows.contracts.inference import InferenceSettings, KeyEntry, ModelSettings, Rates, TierEntry
+from workflows.contracts.inference import InferenceSettings, TierEntry
+from workflows.contracts.provider_settings import KeyEntry, ModelSettings, Rates
 
 LATELY_S: Final = 3_600.0
 _MILLION: Final = 1_000_000

@@ -24,7 +24,7 @@ from client.effects import Effects
 from client.events import RunEvent
 from client.forks import ForkOptions
 from client.inputs import Input
-from client.launching import launch
+from client.launching import begin
 from client.limits import LimitsReport
 from client.models import ModelsReport
 from client.orders import DEFAULT_BY
@@ -34,12 +34,10 @@ from client.run import Run
 from client.settings import Settings
 from client.visibility import RunSummary
 from state import runs
-from workflows.contracts.agents import AgentDefinition, Limits, PinnedAgent
-from workflows.contracts.errors import InvalidInputError
+from workflows.contracts.agents import AgentDefinition, Limits
 from workflows.contracts.inference import Priority
-from workflows.contracts.messages import Message, Role
 from workflows.contracts.people import Verdict
-from workflows.contracts.runs import RunInput, RunStatus
+from workflows.contracts.runs import RunStatus
 
 if TYPE_CHECKING:
     from telemetry.setup import Telemetry
@@ -152,9 +150,9 @@ class Orchestrator:
             UnavailableError: Temporal or the database does not answer.
         """
         text = inputs.read_input(input)
-        urgency = _priority(priority)
-        _check_names(user=user, tenant=tenant, idempotency_key=idempotency_key)
-        run_id = _choose_run_id(agent, tenant, idempotency_key, run_id)
+        urgency = inputs.read_priority(priority)
+        inputs.check_names(user=user, tenant=tenant, idempotency_key=idempotency_key)
+        run_id = inputs.choose_run_id(agent, tenant, idempotency_key, run_id)
         current = await self._backend.definitions.current(agent)
         new = runs.NewRun(
             run_id=run_id,
@@ -166,7 +164,7 @@ class Orchestrator:
             body_hash=inputs.body_hash(agent, text, user, limits),
             cost_limit_usd=(limits or current.limits).cost_usd,
         )
-        return await self._begin(new, text, current, limits, urgency)
+        return Run(await begin(self._backend, new, text, current, limits, urgency), self._backend)
 
     @overload
     async def run(
@@ -257,7 +255,7 @@ class Orchestrator:
         Raises:
             InvalidInputError: no such status.
         """
-        wanted = visibility.Wanted(status=_status(status), agent=agent, tenant=tenant, user=user, sub_runs=sub_runs)
+        wanted = visibility.Wanted(status=visibility.read_status(status), agent=agent, tenant=tenant, user=user, sub_runs=sub_runs)
         return await visibility.listed(self._backend, wanted, max(1, limit))
 
     async def fork(self, run_id: str, from_step: int, **changes: Unpack[ForkOptions]) -> Run:
@@ -341,45 +339,3 @@ class Orchestrator:
     async def budgets(self) -> BudgetReport:
         """Every budget in its present period, with what is spent and reserved; and who waits for one."""
         return await standing_budgets.report(self._backend.database, (await self.config.effective()).budgets)
-
-    async def _begin(self, new: runs.NewRun, text: str, current: AgentDefinition, limits: Limits | None, priority: Priority | None) -> Run:
-        """Write the run, then have Temporal start it: a crash in between is mended by the repeated start."""
-        books = await runs.create(self._backend.database, new, Message(role=Role.USER, text=text))
-        pinned = await self._pin(current, books.definition_hash)
-        if limits is not None:
-            pinned = pinned.model_copy(update={"limits": limits})
-        given = RunInput(run_id=books.run_id, agent=pinned, tenant=new.tenant, user=new.user, priority=priority or current.priority)
-        await launch(self._backend, given, text)
-        return Run(books.run_id, self._backend)
-
-    async def _pin(self, current: AgentDefinition, definition_hash: str) -> PinnedAgent:
-        """The pin that the run's row holds: a start that is repeated after a deploy goes on with the first one's definition."""
-        if definition_hash == current.content_hash():
-            return current.pin()
-        return (await self._backend.definitions.by_hash(definition_hash)).pin()
-
-
-def _check_names(**names: str | None) -> None:
-    for field, value in names.items():
-        if value is not None:
-            inputs.check_name(value, field)
-
-
-def _choose_run_id(agent: str, tenant: str, key: str | None, run_id: str | None) -> str:
-    if run_id is not None:
-        return inputs.check_run_id(run_id)
-    return inputs.keyed_run_id(agent, tenant, key) if key is not None else inputs.new_run_id(agent)
-
-
-def _priority(priority: Priority | str | None) -> Priority | None:
-    try:
-        return None if priority is None else Priority(priority)
-    except ValueError as error:
-        raise InvalidInputError(f"priority must be one of {', '.join(Priority)}; it is {priority!r}.") from error
-
-
-def _status(status: RunStatus | str | None) -> RunStatus | None:
-    try:
-        return None if status is None else RunStatus(status)
-    except ValueError as error:
-        raise InvalidInputError(f"There is no status {status!r}; there are {', '.join(RunStatus)}.") from error

@@ -9,7 +9,8 @@ from client.backend import Backend
 from client.temporal import calls_named
 from state import forks, runs
 from workflows.contracts.agents import PinnedAgent, ToolKind
-from workflows.contracts.runs import ModelTurn, RunInput
+from workflows.contracts.runs import RunInput
+from workflows.contracts.steps import ModelTurn
 
 
 async def as_started(backend: Backend, run_id: str) -> RunInput:

@@ -17,7 +17,7 @@ from client.temporal import calls_named
 from state import forks
 from workflows import run_view
 from workflows.contracts import names
-from workflows.contracts.errors import FailureClass, UnknownRunError
+from workflows.contracts.errors import FailureClass, InvalidInputError, UnknownRunError
 from workflows.contracts.messages import Frozen
 from workflows.contracts.runs import RunStatus
 
@@ -37,6 +37,19 @@ _EXECUTIONS: Final = {
 }
 
 _PAGE: Final = 500
+
+
+def read_status(status: RunStatus | str | None) -> RunStatus | None:
+    """A status by its name.
+
+    Raises:
+        InvalidInputError: there is none of that name; names those there are.
+    """
+    try:
+        return None if status is None else RunStatus(status)
+    except ValueError as error:
+        raise InvalidInputError(f"There is no status {status!r}; there are {', '.join(RunStatus)}.") from error
+
 
 ENDED: Final = frozenset(_CLOSED.values())
 """The statuses that do not change any more."""

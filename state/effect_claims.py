@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from workflows.contracts.agents import ToolSpec
 from workflows.contracts.messages import Message
-from workflows.contracts.runs import AskedByHook, ToolRunRequest
+from workflows.contracts.steps import AskedByHook, ToolRunRequest
 
 LEASE_S = 6.0
 """A holder that has not renewed for this long is taken as dead; about as long as Temporal takes to notice (`policies.HEARTBEAT_S`)."""

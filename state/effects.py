@@ -15,7 +15,8 @@ from state.effect_claims import LEASE_S, Begun, Claim, Ended
 from state.pool import Connection, Database
 from workflows.contracts.messages import Message, Role
 from workflows.contracts.redaction import redact
-from workflows.contracts.runs import TOOL_RESULT_LIMIT_BYTES, AskedByHook
+from workflows.contracts.runs import TOOL_RESULT_LIMIT_BYTES
+from workflows.contracts.steps import AskedByHook
 
 __all__ = [
     "LEASE_S",

@@ -8,7 +8,7 @@ from state import transcripts
 from state.pool import Database
 from workflows.contracts.messages import Message, Role
 from workflows.contracts.redaction import redact
-from workflows.contracts.runs import AskedByHook
+from workflows.contracts.steps import AskedByHook
 
 HookSays = Literal["released", "asked", "withheld"]
 

@@ -14,7 +14,7 @@ from state.pool import Database
 from workflows.contracts.errors import UnknownRunError
 from workflows.contracts.messages import Message, ModelResponse, Price, Role, Usage
 from workflows.contracts.redaction import redact
-from workflows.contracts.runs import Appendix, ModelCallRequest
+from workflows.contracts.steps import Appendix, ModelCallRequest
 
 
 @dataclass(frozen=True, slots=True)

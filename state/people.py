@@ -84,7 +84,10 @@ _ESCALATE: Final = """
 update questions set escalated = true, named = $4, allowed = $5, until = $6, voting_since = $7
  where run_id = $1 and step = $2 and asked = $3 and state = 'open' and not escalated
 """
-_REMIND: Final = "update questions set reminders = greatest(reminders, $4) where run_id = $1 and step = $2 and asked = $3"
+_LOOK_UP: Final = """
+update questions set reminders = greatest(reminders, $4), allowed = $5
+ where run_id = $1 and step = $2 and asked = $3 and state = 'open' and escalated = $6
+"""
 _SETTLED_EARLIER: Final = """
 update questions q set state = 'settled', settled_by = d.by, outcome = d.order_name, settled_at = d.at
   from (select by, order_name, at from decisions
@@ -95,14 +98,16 @@ update questions q set state = 'settled', settled_by = d.by, outcome = d.order_n
 
 
 async def put(connection: Connection, request: AskRequest, allowed: tuple[str, ...]) -> Question:
-    """Put a question into the inbox, remind of it or escalate it; the same twice is once. `allowed` is for the occasion's people.
+    """Put a question into the inbox, remind of it, escalate it, or enter who may decide now; the same twice is once.
+
+    `allowed` is for the occasion's people.
 
     Raises:
         UnknownRunError: the run is not in this database.
     """
     policy, at = request.policy, (request.run_id, request.step, request.asked)
     await lock(connection, request.run_id)
-    opened = [] if request.occasion == "escalated" else list(allowed)
+    opened = [] if request.escalated else list(allowed)
     await connection.execute(
         _OPEN,
         *at,
@@ -126,8 +131,8 @@ async def put(connection: Connection, request: AskRequest, allowed: tuple[str, .
     if request.occasion == "escalated":
         voting_since = request.until - timedelta(seconds=policy.timeout_s or 0) if request.until else request.since
         await connection.execute(_ESCALATE, *at, list(policy.escalate_to), list(allowed), request.until, voting_since)
-    elif request.occasion == "reminder":
-        await connection.execute(_REMIND, *at, request.number)
+    elif request.occasion != "opened":
+        await connection.execute(_LOOK_UP, *at, request.number, list(allowed), request.escalated)
     await connection.execute(_SETTLED_EARLIER, *at, request.since)
     found = await connection.fetchrow("select * from questions where run_id = $1 and step = $2 and asked = $3", *at)
     if found is None:

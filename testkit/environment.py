@@ -26,7 +26,7 @@ from client.temporal import connect_temporal
 from devstack.stack import RunningStack
 from state.definitions import Definitions
 from state.pool import Database
-from workflows.contracts.inference import ModelSettings
+from workflows.contracts.provider_settings import ModelSettings
 
 WINDOW_TOKENS = 128_000
 PRICE = ModelSettings(context_window_tokens=WINDOW_TOKENS, input_usd_per_million=Decimal(1), output_usd_per_million=Decimal(4))

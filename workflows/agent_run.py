@@ -13,7 +13,8 @@ from temporalio.exceptions import ApplicationError, is_cancelled_exception
 from workflows import endings, memory_steps, model_steps, tool_steps
 from workflows.contracts import names
 from workflows.contracts.people import ORDERS, Stop, TakeOver, Verdict
-from workflows.contracts.runs import ModelTurn, RunInput, RunOutcome, RunStatus, RunView, TurnKind
+from workflows.contracts.runs import RunInput, RunOutcome, RunStatus, RunView
+from workflows.contracts.steps import ModelTurn, TurnKind
 from workflows.course import Course
 from workflows.desk import Desk
 from workflows.run_control import Aborted

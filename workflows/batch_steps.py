@@ -9,7 +9,7 @@ from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from workflows.contracts import policies, stubs
 from workflows.contracts.batches import BatchLook, BatchPlace, BatchState
-from workflows.contracts.runs import ModelTurn
+from workflows.contracts.steps import ModelTurn
 from workflows.course import Course
 
 

@@ -10,7 +10,8 @@ from workflows import run_view
 from workflows.contracts.agents import ApprovalPolicy
 from workflows.contracts.errors import FailureClass
 from workflows.contracts.people import AskRequest, QuestionKind, RecordRequest
-from workflows.contracts.runs import Appendix, Carry, MemoryRequest, ModelCallRequest, Parked, RunInput, RunOutcome, RunView, ToolCallRef
+from workflows.contracts.runs import Carry, Parked, RunInput, RunOutcome, RunView
+from workflows.contracts.steps import Appendix, MemoryRequest, ModelCallRequest, ToolCallRef
 from workflows.questions import Questions
 from workflows.run_control import RunControl
 from workflows.run_state import RepeatWatch, limit_reached

@@ -61,9 +61,11 @@ class Deciding:
 
     async def _refuses(self, question: Question, by: str) -> str:
         """Why this person may not decide. A signal is answered by nobody: one that comes with its question waits for the look-up."""
-        if question.allowed is None and (question.policy.by or question.escalated):
+        if question.allowed is None and question.named:
             with contextlib.suppress(TimeoutError):
                 await workflow.wait_condition(lambda: question.allowed is not None, timeout=LOOKED_UP_WITHIN_S)
+        elif any(name.startswith("@") for name in question.named):
+            await self._course.questions.look_up(question)
         return question.refuses(by)
 
     def _vote(self, question: Question, ruling: Ruling, name: str) -> Judged:

@@ -10,7 +10,8 @@ from workflows import batch_steps
 from workflows.contracts import policies, stubs
 from workflows.contracts.errors import FailureClass
 from workflows.contracts.inference import Priority
-from workflows.contracts.runs import CompactOutcome, ModelTurn, Parked, TurnKind
+from workflows.contracts.runs import Parked
+from workflows.contracts.steps import CompactOutcome, ModelTurn, TurnKind
 from workflows.course import Course
 from workflows.run_control import Interrupted
 from workflows.run_state import add_call

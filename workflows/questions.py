@@ -14,7 +14,8 @@ from temporalio.exceptions import ActivityError
 from workflows.contracts import policies, stubs
 from workflows.contracts.agents import ApprovalPolicy
 from workflows.contracts.people import NOBODY, AskRequest, Verdict
-from workflows.contracts.runs import Approval, ToolCallRef
+from workflows.contracts.runs import Approval
+from workflows.contracts.steps import ToolCallRef
 from workflows.run_control import RunControl
 from workflows.scribe import Scribe
 from workflows.work_clock import WorkClock
@@ -46,7 +47,6 @@ class Question:
     allowed: tuple[str, ...] | None = None
     """Who may decide; None while that is looked up."""
     until: datetime | None = None
-    escalated: bool = False
     ruling: Ruling | None = None
     telling: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -59,6 +59,16 @@ class Question:
     def policy(self) -> ApprovalPolicy:
         """Who decides, and until when."""
         return self.request.policy
+
+    @property
+    def escalated(self) -> bool:
+        """Whether it is the others' to decide by now."""
+        return self.request.escalated
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Who may decide, as declared."""
+        return self.policy.escalate_to if self.escalated else self.policy.by
 
     def shown(self) -> Approval:
         """As the run's view shows it."""
@@ -73,7 +83,7 @@ class Question:
             version=self.version,
             since=request.since,
             until=self.until,
-            by=policy.escalate_to if self.escalated else policy.by,
+            by=self.named,
             yes=tuple(self.yes),
             quorum=policy.quorum,
             risk=policy.risk,
@@ -156,6 +166,10 @@ class Questions:
             self._control.questions = self._shown()
         return question.ruling
 
+    async def look_up(self, question: Question) -> None:
+        """Who may decide now: whoever came into a group meanwhile may, whoever left it may not."""
+        await self._put(question, question.request.model_copy(update={"occasion": "decision"}), policies.WHO_DECIDES)
+
     async def withdraw(self) -> None:
         """Ask nobody any more: the run ends otherwise."""
         tasks = [task for question in self._open.values() for task in question.telling if not task.done()]
@@ -197,11 +211,10 @@ class Questions:
     def _out_of_time(self, question: Question) -> None:
         policy = question.policy
         if policy.on_timeout == "escalate" and not question.escalated:
-            question.escalated = True
             question.yes.clear()
             question.allowed = None
             question.until = (question.until or workflow.now()) + timedelta(seconds=policy.timeout_s or 0)
-            question.request = question.request.model_copy(update={"occasion": "escalated", "until": question.until})
+            question.request = question.request.model_copy(update={"occasion": "escalated", "escalated": True, "until": question.until})
             self._note_time(question, "escalated to " + ", ".join(policy.escalate_to), closes=False)
             self._tell(question)
             self.changed()
@@ -227,18 +240,19 @@ class Questions:
 
     def _tell(self, question: Question) -> None:
         question.telling = [task for task in question.telling if not task.done()]
-        question.telling.append(asyncio.create_task(self._put(question, question.request)))
+        question.telling.append(asyncio.create_task(self._put(question, question.request, policies.PEOPLE)))
 
-    async def _put(self, question: Question, request: AskRequest) -> None:
+    async def _put(self, question: Question, request: AskRequest, policy: policies.ActivityPolicy) -> None:
         try:
             asked = await workflow.execute_activity(
                 stubs.ask_person,
                 request,
                 summary=f"step {request.step}: {request.occasion}, {request.kind} of {request.tool}",
-                **policies.PEOPLE.options(),
+                **policy.options(),
             )
-        except ActivityError:  # the run shows it all the same, and everything but the inbox works
-            workflow.logger.error("question.not_in_the_inbox", extra={"call_id": request.call_id})
+        except ActivityError:  # the run shows it all the same, who could decide can, and everything but the inbox works
+            event = "question.not_looked_up" if request.occasion == "decision" else "question.not_in_the_inbox"
+            workflow.logger.error(event, extra={"call_id": request.call_id})
             return
-        if request.occasion != "reminder":
+        if request.escalated == question.escalated:
             question.allowed = asked.allowed

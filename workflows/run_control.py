@@ -13,7 +13,8 @@ from temporalio.exceptions import ActivityError, ChildWorkflowError, is_cancelle
 
 from workflows.contracts.errors import FailureClass
 from workflows.contracts.failures import CAUSE_CHARS, parked_by, retry_after_s
-from workflows.contracts.runs import Approval, Parked, Redrive, RunStatus, ToolCallRef, Totals
+from workflows.contracts.runs import Approval, Parked, Redrive, RunStatus, Totals
+from workflows.contracts.steps import ToolCallRef
 from workflows.run_view import AGENT_STATUS, COST_USD, FAILURE_CLASS, WAITING_SINCE
 from workflows.scribe import Scribe
 from workflows.work_clock import WorkClock

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from workflows.contracts.agents import Limits
-from workflows.contracts.runs import CompactOutcome, ModelTurn, Repeat, ToolCallRef, Totals
+from workflows.contracts.runs import Repeat, Totals
+from workflows.contracts.steps import CompactOutcome, ModelTurn, ToolCallRef
 
 REMEMBERED_CALLS = 32
 """How many different calls are watched for repeats; the oldest are forgotten, so that the state stays small."""

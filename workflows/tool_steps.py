@@ -14,7 +14,8 @@ from workflows.contracts import names, policies, stubs
 from workflows.contracts.agents import Effect, ToolKind
 from workflows.contracts.errors import FailureClass
 from workflows.contracts.people import QuestionKind, WithholdRequest
-from workflows.contracts.runs import AskedByHook, ModelTurn, Parked, RunInput, RunOutcome, ToolCallRef, ToolOutcome, ToolRunRequest
+from workflows.contracts.runs import Parked, RunInput, RunOutcome
+from workflows.contracts.steps import AskedByHook, ModelTurn, ToolCallRef, ToolOutcome, ToolRunRequest
 from workflows.course import Course
 from workflows.questions import Ruling
 from workflows.run_control import Aborted, Interrupted, Skipped

@@ -19,8 +19,9 @@ from activities.inference.routing import Candidate, Route, weighted_order
 from activities.inference.told_limits import refusing
 from telemetry import inference as telemetry
 from workflows.contracts.errors import FailureClass, StepError
-from workflows.contracts.inference import InferenceSettings, Priority, Rates
+from workflows.contracts.inference import InferenceSettings, Priority
 from workflows.contracts.messages import ModelResponse
+from workflows.contracts.provider_settings import Rates
 
 log = structlog.get_logger("holdfast.inference")
 

@@ -11,7 +11,7 @@ from activities.inference.payment import Paid
 from activities.inference.turns import Seat
 from workflows.contracts.agents import AgentDefinition
 from workflows.contracts.messages import Usage
-from workflows.contracts.runs import CompactOutcome, ModelCallRequest, ModelTurn, TurnKind
+from workflows.contracts.steps import CompactOutcome, ModelCallRequest, ModelTurn, TurnKind
 
 OutcomeT = TypeVar("OutcomeT", ModelTurn, CompactOutcome)
 

@@ -18,7 +18,7 @@ from state.model_calls import Begun
 from state.response_cache import Hit
 from workflows.contracts.batches import GatheredCall
 from workflows.contracts.errors import FailureClass, StepError
-from workflows.contracts.runs import ModelCallRequest
+from workflows.contracts.steps import ModelCallRequest
 
 PRICE_FACTOR = Decimal("0.5")
 """What both providers take for a token in a batch, of its ordinary price."""

@@ -13,7 +13,7 @@ from telemetry import inference as telemetry
 from workflows.contracts import policies
 from workflows.contracts.errors import FailureClass, StepError
 from workflows.contracts.inference import InferenceSettings
-from workflows.contracts.runs import ModelCallRequest
+from workflows.contracts.steps import ModelCallRequest
 
 LOOK_S: Final = 1.0
 """After how long a step looks first whether calls in the air have given room back."""

@@ -18,7 +18,7 @@ from state.batches import Standing
 from workflows.contracts import names
 from workflows.contracts.batches import BatchLook, BatchPlace, BatchState
 from workflows.contracts.errors import FailureClass, StepError
-from workflows.contracts.runs import ModelCallRequest, ModelTurn, TurnKind
+from workflows.contracts.steps import ModelCallRequest, ModelTurn, TurnKind
 
 
 class BatchActivities:

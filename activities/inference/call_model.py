@@ -14,7 +14,7 @@ from state import transcripts
 from workflows.contracts import names
 from workflows.contracts.errors import FailureClass, StepError
 from workflows.contracts.messages import FinishReason, Message, Role
-from workflows.contracts.runs import CompactOutcome, ModelCallRequest, ModelTurn, TurnKind
+from workflows.contracts.steps import CompactOutcome, ModelCallRequest, ModelTurn, TurnKind
 
 
 class ModelActivities:

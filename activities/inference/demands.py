@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from activities.inference.buckets import Bucket, BucketKind, Demand, Estimate, Measure
-from workflows.contracts.inference import EVERY, InferenceSettings, Rates
+from workflows.contracts.inference import EVERY, InferenceSettings
+from workflows.contracts.provider_settings import Rates
 
 __all__ = ["Caller", "Estimate", "Learned", "Limited", "demands", "sized"]
 

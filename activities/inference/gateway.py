@@ -17,8 +17,8 @@ from activities.inference.providers.protocol import Provider
 from activities.inference.routing import Router
 from activities.inference.semantic import SemanticCache
 from state.pool import Database
-from workflows.contracts.inference import Rates
-from workflows.contracts.runs import ModelCallRequest
+from workflows.contracts.provider_settings import Rates
+from workflows.contracts.steps import ModelCallRequest
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Final, Self
 
 from pydantic import SecretStr
 
-from workflows.contracts.inference import KeyEntry
+from workflows.contracts.provider_settings import KeyEntry
 
 COMMAND_S: Final = 10.0
 """How long a program may take to print a key."""

@@ -17,7 +17,8 @@ from activities.inference.key_sources import Found, Source
 from activities.inference.providers.catalog import Dialect, ProviderSettings, open_provider
 from activities.inference.providers.protocol import Provider
 from workflows.contracts.errors import SettingsError
-from workflows.contracts.inference import InferenceSettings, KeyEntry, ProviderEntry, Rates
+from workflows.contracts.inference import InferenceSettings
+from workflows.contracts.provider_settings import KeyEntry, ProviderEntry, Rates
 
 log = structlog.get_logger("holdfast.inference")
 

@@ -25,7 +25,7 @@ from state.response_cache import CacheKey, Hit
 from telemetry import inference as telemetry
 from workflows.contracts.errors import FailureClass, StepError
 from workflows.contracts.messages import Price
-from workflows.contracts.runs import ModelCallRequest
+from workflows.contracts.steps import ModelCallRequest
 
 Paid = tuple[dict[str, Any], Decimal]
 """The turn that is recorded for a step, and its unknown spend."""

@@ -16,7 +16,7 @@ from state.model_calls import Looked, Plan
 from state.response_cache import Hit
 from workflows.contracts.inference import EVERY, BudgetEntry, BudgetScope, InferenceSettings
 from workflows.contracts.messages import Message, ModelRequest, Role
-from workflows.contracts.runs import ModelCallRequest
+from workflows.contracts.steps import ModelCallRequest
 
 ESTIMATE_FACTOR = 1.15
 """Headroom on estimated input tokens when reserving."""

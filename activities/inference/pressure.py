@@ -19,7 +19,7 @@ from state.notices import Notices
 from state.pool import Database
 from workflows.contracts.errors import UnavailableError
 from workflows.contracts.inference import InferenceSettings
-from workflows.contracts.runs import ModelCallRequest
+from workflows.contracts.steps import ModelCallRequest
 
 log = structlog.get_logger("holdfast.inference")
 

@@ -9,8 +9,8 @@ from functools import lru_cache
 import genai_prices
 
 from workflows.contracts.errors import UnknownModelError
-from workflows.contracts.inference import ModelSettings
 from workflows.contracts.messages import Price, Usage
+from workflows.contracts.provider_settings import ModelSettings
 
 VERSION = f"genai-prices {genai_prices.__version__}"
 OVERRIDE_VERSION = "models.yaml"

@@ -21,7 +21,7 @@ from state.pool import Database
 from workflows.contracts.errors import FailureClass, StepError
 from workflows.contracts.inference import InferenceSettings, SemanticSettings
 from workflows.contracts.messages import FinishReason, ModelRequest, ModelResponse
-from workflows.contracts.runs import ModelCallRequest
+from workflows.contracts.steps import ModelCallRequest
 
 
 @dataclass(frozen=True, slots=True)

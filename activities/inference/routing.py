@@ -13,8 +13,9 @@ from activities.inference import pricing
 from activities.inference.pricing import Worst
 from workflows.contracts import policies
 from workflows.contracts.errors import UnknownModelError
-from workflows.contracts.inference import InferenceSettings, ModelSettings, TierEntry
+from workflows.contracts.inference import InferenceSettings, TierEntry
 from workflows.contracts.messages import Usage
+from workflows.contracts.provider_settings import ModelSettings
 
 T = TypeVar("T")
 

@@ -25,7 +25,7 @@ from state.pool import Database
 from state.response_cache import CacheKey, Hit
 from workflows.contracts.errors import SettingsError, StepError, UnavailableError, UnknownModelError
 from workflows.contracts.inference import CacheSettings, SemanticSettings
-from workflows.contracts.runs import ModelCallRequest
+from workflows.contracts.steps import ModelCallRequest
 
 log = structlog.get_logger("holdfast.cache")
 

@@ -20,7 +20,7 @@ from workflows.contracts.agents import AgentDefinition, ApprovalPolicy, ToolKind
 from workflows.contracts.messages import FinishReason, Message, ModelRequest, ModelResponse, Role, ToolCall, ToolSchema
 from workflows.contracts.previews import one_line
 from workflows.contracts.redaction import redact
-from workflows.contracts.runs import ModelTurn, ToolCallRef, TurnKind
+from workflows.contracts.steps import ModelTurn, ToolCallRef, TurnKind
 
 HANDOFF_PREFIX = "hand_over_to_"
 ASK_PERSON = "ask_person"

@@ -7,7 +7,7 @@ from temporalio import activity
 from state import memories, transcripts
 from state.pool import Database
 from workflows.contracts import names
-from workflows.contracts.runs import MemoryRequest, Recalled
+from workflows.contracts.steps import MemoryRequest, Recalled
 
 KEPT_CHARS = 2_000
 """What a memory keeps of the question, and of the answer."""

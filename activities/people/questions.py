@@ -42,15 +42,15 @@ class QuestionActivities:
 
     @activity.defn(name=names.ASK_PERSON)
     async def ask_person(self, request: AskRequest) -> Asked:
-        """Put a question into the inbox and tell whom it concerns; asked again it reminds or escalates. Gives who may decide."""
+        """Put a question into the inbox and tell whom it concerns; asked again it reminds or escalates. Gives who may decide now."""
         settings, policy = self._settings(), request.policy
-        named = policy.escalate_to if request.occasion == "escalated" else policy.by
+        named = policy.escalate_to if request.escalated else policy.by
         for group in settings.unknown(named):
             log.error("people.unknown_group", group=group, run_id=request.run_id, tool=request.tool)
         allowed = settings.resolve(named)
         async with self._database.transaction() as connection:
             question = await people.put(connection, request, allowed)
-            if question.state == "open" and settings.notify is not None:
+            if question.state == "open" and settings.notify is not None and request.occasion != "decision":
                 await telling.of_question(connection, request, question)
         return Asked(allowed=allowed)
 

@@ -24,7 +24,8 @@ from workflows.contracts.hooks import Ask
 from workflows.contracts.messages import Message
 from workflows.contracts.previews import one_line
 from workflows.contracts.redaction import redact
-from workflows.contracts.runs import PREVIEW_CHARS, AskedByHook, ToolOutcome, ToolRunRequest
+from workflows.contracts.runs import PREVIEW_CHARS
+from workflows.contracts.steps import AskedByHook, ToolOutcome, ToolRunRequest
 from workflows.contracts.tools import ToolContext
 
 log = structlog.get_logger("holdfast.tools")

@@ -18,7 +18,7 @@ from state.pool import Database
 from workflows.contracts.agents import Effect, ToolSpec
 from workflows.contracts.errors import FailureClass, StepError, UnavailableError
 from workflows.contracts.messages import Message
-from workflows.contracts.runs import AskedByHook, ToolRunRequest
+from workflows.contracts.steps import AskedByHook, ToolRunRequest
 
 log = structlog.get_logger("holdfast.tools")
 

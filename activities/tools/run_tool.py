@@ -21,7 +21,7 @@ from workflows.contracts import names
 from workflows.contracts.agents import AgentDefinition, Effect, ToolKind, ToolSpec
 from workflows.contracts.errors import FailureClass, StepError
 from workflows.contracts.people import WithholdRequest
-from workflows.contracts.runs import ToolOutcome, ToolRunRequest
+from workflows.contracts.steps import ToolOutcome, ToolRunRequest
 
 STRICTNESS: Final = (Effect.PURE, Effect.IDEMPOTENT, Effect.ONCE)
 

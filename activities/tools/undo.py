@@ -12,7 +12,7 @@ from state.pool import Database
 from workflows.contracts import names
 from workflows.contracts.errors import FailureClass, StepError
 from workflows.contracts.people import CloseRequest, Undoable, UndoRequest
-from workflows.contracts.runs import ToolOutcome
+from workflows.contracts.steps import ToolOutcome
 
 
 class UndoActivities:

@@ -26,7 +26,8 @@ from workflows.contracts.errors import ArgumentsError, FailureClass, StepError, 
 from workflows.contracts.people import UndoRequest
 from workflows.contracts.previews import one_line
 from workflows.contracts.redaction import redact
-from workflows.contracts.runs import PREVIEW_CHARS, ToolOutcome, ToolRunRequest
+from workflows.contracts.runs import PREVIEW_CHARS
+from workflows.contracts.steps import ToolOutcome, ToolRunRequest
 from workflows.contracts.tools import ToolContext
 
 log = structlog.get_logger("holdfast.tools")

@@ -15,8 +15,8 @@ import pytest
 from activities.inference import pricing
 from devstack.stack import RunningStack
 from tests.acceptance.conftest import House, open_house, until
-from workflows.contracts.inference import ModelSettings
 from workflows.contracts.messages import Usage
+from workflows.contracts.provider_settings import ModelSettings
 
 MODELS = """
 providers: {{waiting: {{dialect: {dialect}, base_url: "{url}", api_key_env: ACCEPTANCE_PROVIDER_KEY, batch_api: true}}}}

@@ -10,7 +10,8 @@ from temporalio import workflow
 
 from workflows.agent_run import AgentRun
 from workflows.contracts import names
-from workflows.contracts.runs import ModelTurn, RunInput, RunOutcome
+from workflows.contracts.runs import RunInput, RunOutcome
+from workflows.contracts.steps import ModelTurn
 
 _A_MINUTE: Final = timedelta(minutes=1)
 

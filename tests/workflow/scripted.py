@@ -44,15 +44,13 @@ from workflows.contracts.people import (
     UndoRequest,
     WithholdRequest,
 )
-from workflows.contracts.runs import (
+from workflows.contracts.runs import RunInput, RunOutcome, RunView
+from workflows.contracts.steps import (
     CompactOutcome,
     MemoryRequest,
     ModelCallRequest,
     ModelTurn,
     Recalled,
-    RunInput,
-    RunOutcome,
-    RunView,
     ToolCallRef,
     ToolOutcome,
     ToolRunRequest,
@@ -161,6 +159,8 @@ class Script:
         self.remembered: list[MemoryRequest] = []
         self.recalled: list[MemoryRequest] = []
         self.questions: list[AskRequest] = []
+        self.groups: dict[str, tuple[str, ...]] | None = {}
+        """Who is in which; None while nobody can look it up."""
         self.edits: list[EditRequest] = []
         self.wrong_edits: dict[str, str] = {}
         """What is wrong with a person's arguments, answers or inputs."""
@@ -231,7 +231,10 @@ class Script:
     @activity.defn(name=names.ASK_PERSON)
     async def _ask_person(self, request: AskRequest) -> Asked:
         self.questions.append(request)
-        return Asked(allowed=request.policy.escalate_to if request.occasion == "escalated" else request.policy.by)
+        if self.groups is None:
+            raise StepError("nobody knows the groups now", failure_class=FailureClass.TRANSIENT)
+        named = request.policy.escalate_to if request.escalated else request.policy.by
+        return Asked(allowed=tuple(person for name in named for person in self.groups.get(name.removeprefix("@"), (name,))))
 
     @activity.defn(name=names.CHECK_EDIT)
     async def _check_edit(self, request: EditRequest) -> Edited:

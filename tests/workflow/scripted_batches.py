@@ -10,7 +10,7 @@ from temporalio import activity
 
 from workflows.contracts import names
 from workflows.contracts.batches import BatchLook, BatchPlace, BatchState
-from workflows.contracts.runs import ModelCallRequest
+from workflows.contracts.steps import ModelCallRequest
 
 PLACE = BatchPlace(call_id=1, provider="scripted", gather_s=30, first_look_s=60, longest_look_s=1_800)
 

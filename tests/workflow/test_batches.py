@@ -13,7 +13,8 @@ from tests.workflow.scripted_batches import PLACE, Brings
 from workflows.contracts.batches import BatchLook, BatchPlace, BatchState
 from workflows.contracts.errors import FailureClass
 from workflows.contracts.inference import Priority
-from workflows.contracts.runs import ModelTurn, RunStatus, RunView
+from workflows.contracts.runs import RunStatus, RunView
+from workflows.contracts.steps import ModelTurn
 
 HANDED_IN = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
 

@@ -25,7 +25,8 @@ from workflows.contracts import names
 from workflows.contracts.agents import Limits
 from workflows.contracts.errors import FailureClass
 from workflows.contracts.people import Decision
-from workflows.contracts.runs import Redrive, RunStatus, TurnKind
+from workflows.contracts.runs import Redrive, RunStatus
+from workflows.contracts.steps import TurnKind
 
 PADDING = "x" * 900_000
 """The server suggests a new execution at 4 MiB of history (or 4,096 events): results this fat get there in six turns."""

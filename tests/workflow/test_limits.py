@@ -13,7 +13,8 @@ from workflows.contracts import names
 from workflows.contracts.agents import Limits
 from workflows.contracts.errors import FailureClass
 from workflows.contracts.messages import Usage
-from workflows.contracts.runs import Redrive, RunStatus, TurnKind
+from workflows.contracts.runs import Redrive, RunStatus
+from workflows.contracts.steps import TurnKind
 
 FIND = asks_for(call("find_order"))
 

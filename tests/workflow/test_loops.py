@@ -8,7 +8,8 @@ from tests.workflow.scripted import Engine, Script, agent, asks_for, call, call_
 from workflows.contracts import names
 from workflows.contracts.errors import FailureClass
 from workflows.contracts.messages import Usage
-from workflows.contracts.runs import Redrive, RunStatus, TurnKind
+from workflows.contracts.runs import Redrive, RunStatus
+from workflows.contracts.steps import TurnKind
 
 FULL = no_call(TurnKind.CONTEXT_FULL, "the conversation does not fit the model's context window")
 

@@ -14,7 +14,8 @@ from workflows.contracts import names
 from workflows.contracts.agents import ApprovalPolicy, ToolKind
 from workflows.contracts.errors import FailureClass
 from workflows.contracts.people import Verdict
-from workflows.contracts.runs import AskedByHook, RunStatus, ToolOutcome
+from workflows.contracts.runs import RunStatus
+from workflows.contracts.steps import AskedByHook, ToolOutcome
 
 DAY_S = 86_400
 
@@ -185,6 +186,31 @@ async def test_after_an_escalation_only_those_asked_may_decide(engine: Engine, s
             pass
     assert "boss may" in refused.reason or "nobody decided" in refused.reason or refused.outcome == "late"
     await engine.result(handle)
+
+
+async def test_who_is_in_the_group_when_the_decision_comes_may_decide(engine: Engine, script: Script) -> None:
+    script.groups = {"leads": ("ann", "lea")}
+    script.model("support", asks_for(refund(by=("@leads",))), final())
+    handle = await engine.start(agent(), skip_time=False)
+    await waiting(engine, handle, script)
+    assert (await order(handle, "approve", by="bob")).reason == "bob may not decide on this; ann, lea may"
+    script.groups = {"leads": ("bob",)}
+    assert (await order(handle, "approve", by="ann")).reason == "ann may not decide on this; bob may"
+    assert (await order(handle, "approve", by="bob")).outcome == "accepted"
+    await engine.result(handle)
+    assert [asked.occasion for asked in script.questions] == ["opened", "decision", "decision", "decision"]
+
+
+async def test_while_nobody_can_look_the_group_up_those_decide_who_were_in_it(engine: Engine, script: Script) -> None:
+    script.groups = {"leads": ("ann",)}
+    script.model("support", asks_for(refund(by=("@leads",))), final())
+    handle = await engine.start(agent(), skip_time=False)
+    await waiting(engine, handle, script)
+    assert (await order(handle, "approve", by="bob")).outcome == "refused"
+    script.groups = None
+    assert (await order(handle, "approve", by="ann")).outcome == "accepted"
+    await engine.result(handle)
+    assert len(script.questions) > 3, "the look-up was not tried again"
 
 
 async def test_nobody_deciding_can_park_the_run_and_a_redrive_asks_again(engine: Engine, script: Script) -> None:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from workflows.contracts.agents import Limits
 from workflows.contracts.messages import Usage
-from workflows.contracts.runs import Repeat, ToolCallRef, Totals
+from workflows.contracts.runs import Repeat, Totals
+from workflows.contracts.steps import ToolCallRef
 from workflows.run_state import REMEMBERED_CALLS, RepeatWatch, add_child, limit_reached
 
 LIMITS = Limits(steps=10, calls=5, tokens=100, cost_usd=Decimal("0.5"), time_s=60)

@@ -26,7 +26,8 @@ from workflows.contracts import names
 from workflows.contracts.agents import Memory
 from workflows.contracts.errors import FailureClass, StepError
 from workflows.contracts.people import ORDERS
-from workflows.contracts.runs import Redrive, RunStatus, TurnKind
+from workflows.contracts.runs import Redrive, RunStatus
+from workflows.contracts.steps import TurnKind
 
 
 async def attributes(handle: object) -> dict[str, object]:

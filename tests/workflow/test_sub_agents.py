@@ -28,7 +28,8 @@ from workflows.contracts import names
 from workflows.contracts.agents import Limits
 from workflows.contracts.errors import FailureClass
 from workflows.contracts.messages import Usage
-from workflows.contracts.runs import ModelCallRequest, Redrive, RunStatus, TurnKind
+from workflows.contracts.runs import Redrive, RunStatus
+from workflows.contracts.steps import ModelCallRequest, TurnKind
 from workflows.tool_steps import MAX_DEPTH
 
 HELPER = agent("helper")

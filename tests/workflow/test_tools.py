@@ -8,7 +8,8 @@ from tests.workflow.scripted import Engine, Script, agent, asks_for, call, fails
 from workflows.contracts import names
 from workflows.contracts.agents import Memory
 from workflows.contracts.errors import FailureClass
-from workflows.contracts.runs import Redrive, RunStatus, ToolRunRequest
+from workflows.contracts.runs import Redrive, RunStatus
+from workflows.contracts.steps import ToolRunRequest
 
 
 async def test_the_tool_calls_of_one_turn_are_in_flight_at_the_same_time(engine: Engine, script: Script) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from workflows.contracts.inference import ModelSettings
 from workflows.contracts.messages import Frozen, ModelRequest
-from workflows.contracts.runs import ModelCallRequest, ModelTurn
+from workflows.contracts.provider_settings import ModelSettings
+from workflows.contracts.steps import ModelCallRequest, ModelTurn
 
 
 class GatheredCall(Frozen):

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ValidationError
 
 from workflows.contracts.documents import Document, leaves, path_text
 from workflows.contracts.errors import ConfigurationError
-from workflows.contracts.inference import InferenceSettings, ProviderEntry
+from workflows.contracts.inference import InferenceSettings
+from workflows.contracts.provider_settings import ProviderEntry
 from workflows.contracts.redaction import redact_value
 
 CHANNEL: Final = "holdfast_configuration"

@@ -145,7 +145,7 @@ class Ask(Frozen):
 
 
 class AskRequest(Frozen):
-    """Put a question before people, remind them of it, or escalate it."""
+    """Put a question before people, remind them of it, escalate it, or look up anew who may decide."""
 
     run_id: str
     step: int
@@ -161,7 +161,9 @@ class AskRequest(Frozen):
     """Why it is asked, beside what the tool declares: a hook's words."""
     asked: int = 1
     """How often this question was opened; a redrive opens it again."""
-    occasion: Literal["opened", "reminder", "escalated"] = "opened"
+    occasion: Literal["opened", "reminder", "escalated", "decision"] = "opened"
+    escalated: bool = False
+    """It was escalated, now or earlier: it is the others' to decide."""
     number: int = 0
     """Which reminder it is."""
     since: datetime

@@ -74,6 +74,9 @@ MEMORY: Final = ActivityPolicy(start_to_close_s=60, schedule_to_close_s=600, ret
 PEOPLE: Final = ActivityPolicy(start_to_close_s=60, schedule_to_close_s=31_536_000, retry=_retry(0.5, 30))
 """Questions and records: however long the database is away, none is lost; the run shows what it waits for meanwhile."""
 
+WHO_DECIDES: Final = ActivityPolicy(start_to_close_s=5, schedule_to_close_s=10, retry=_retry(0.5, 2))
+"""Who is in a group now; with the database away, who was when it was looked up last."""
+
 EDIT_CHECK: Final = ActivityPolicy(start_to_close_s=30, schedule_to_close_s=60, retry=_retry(0.5, 5))
 """A person waits for the verdict: rather refused, and sent again, than left in the air."""
 

@@ -17,15 +17,7 @@ from workflows.contracts.people import (
     UndoRequest,
     WithholdRequest,
 )
-from workflows.contracts.runs import (
-    CompactOutcome,
-    MemoryRequest,
-    ModelCallRequest,
-    ModelTurn,
-    Recalled,
-    ToolOutcome,
-    ToolRunRequest,
-)
+from workflows.contracts.steps import CompactOutcome, MemoryRequest, ModelCallRequest, ModelTurn, Recalled, ToolOutcome, ToolRunRequest
 
 
 @activity.defn(name=names.CALL_MODEL)

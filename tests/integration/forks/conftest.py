@@ -15,7 +15,7 @@ from client.orchestrator import Orchestrator
 from client.run import Run
 from devstack.stack import RunningStack
 from testkit.environment import PRICE, AgentEnvironment, open_environment
-from workflows.contracts.inference import ModelSettings
+from workflows.contracts.provider_settings import ModelSettings
 
 AGENTS = Path(__file__).with_name("agents")
 WITHIN_S = 40.0

@@ -11,7 +11,7 @@ from state.pool import Database
 from tests.integration.client.conftest import status_of, until
 from tests.integration.forks.conftest import WITHIN_S, Office, Open, calls
 from workflows.contracts.errors import ArgumentsError, InvalidInputError, RunStateError, UnknownAgentError, UnknownRunError
-from workflows.contracts.inference import ModelSettings
+from workflows.contracts.provider_settings import ModelSettings
 from workflows.contracts.runs import RunStatus
 
 SMALL_WINDOW = ModelSettings(context_window_tokens=3_000, input_usd_per_million=Decimal(1), output_usd_per_million=Decimal(4))

@@ -25,8 +25,8 @@ from devstack.stack import RunningStack
 from state.migrate import migrate
 from state.pool import Database
 from worker import Parts, serving
-from workflows.contracts.inference import ModelSettings
 from workflows.contracts.messages import Role
+from workflows.contracts.provider_settings import ModelSettings
 from workflows.contracts.runs import RunView
 
 WITHIN_S = 60.0

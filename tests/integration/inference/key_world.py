@@ -22,9 +22,10 @@ from state.pool import Database
 from state.runs import NewRun
 from tests.integration.inference.breaker_world import SETTINGS as BREAKER_SETTINGS
 from workflows.contracts.agents import AgentDefinition
-from workflows.contracts.inference import InferenceSettings, KeyEntry, LimiterSettings, ModelSettings, ProviderEntry
+from workflows.contracts.inference import InferenceSettings, LimiterSettings
 from workflows.contracts.messages import Message, Role
-from workflows.contracts.runs import ModelCallRequest
+from workflows.contracts.provider_settings import KeyEntry, ModelSettings, ProviderEntry
+from workflows.contracts.steps import ModelCallRequest
 
 MAIN, SPARE, NEW = (f"key-of-no-worth-{uuid.uuid4().hex}-{name}" for name in ("main", "sprx", "newx"))
 """The simulated provider's journal tells a key by its last four characters."""

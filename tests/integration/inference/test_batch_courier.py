@@ -26,9 +26,10 @@ from tests.integration.state.ledger import new_run
 from workflows.contracts.agents import AgentDefinition, Limits
 from workflows.contracts.batches import BatchLook, BatchPlace, BatchState
 from workflows.contracts.errors import FailureClass, StepError
-from workflows.contracts.inference import BatchSettings, InferenceSettings, ModelSettings, Priority, ProviderEntry
+from workflows.contracts.inference import BatchSettings, InferenceSettings, Priority
 from workflows.contracts.messages import ModelResponse, Usage
-from workflows.contracts.runs import Appendix, ModelCallRequest
+from workflows.contracts.provider_settings import ModelSettings, ProviderEntry
+from workflows.contracts.steps import Appendix, ModelCallRequest
 
 PRICE = ModelSettings(input_usd_per_million=Decimal(1), output_usd_per_million=Decimal(1_000), context_window_tokens=10_000)
 ANSWER = ModelResponse(model="m", text="the answer", finish="stop", usage=Usage(input_tokens=1_000, output_tokens=10))

@@ -37,9 +37,11 @@ from tests.integration.state.ledger import new_run
 from worker import Parts, serving
 from workflows.contracts.agents import AgentDefinition, Limits
 from workflows.contracts.errors import FailureClass, StepError
-from workflows.contracts.inference import BudgetEntry, InferenceSettings, ModelSettings, ProviderEntry
+from workflows.contracts.inference import BudgetEntry, InferenceSettings
 from workflows.contracts.messages import Message, ModelResponse, Role, Usage
-from workflows.contracts.runs import ModelCallRequest, RunStatus
+from workflows.contracts.provider_settings import ModelSettings, ProviderEntry
+from workflows.contracts.runs import RunStatus
+from workflows.contracts.steps import ModelCallRequest
 
 WITHIN_S = 40.0
 PRICE = ModelSettings(input_usd_per_million=Decimal(1), output_usd_per_million=Decimal(1_000), context_window_tokens=10_000)

@@ -24,7 +24,7 @@ from workflows.contracts.agents import AgentDefinition, Limits
 from workflows.contracts.errors import FailureClass, StepError
 from workflows.contracts.inference import InferenceSettings
 from workflows.contracts.messages import ModelRequest, ModelResponse, Usage
-from workflows.contracts.runs import ModelCallRequest
+from workflows.contracts.steps import ModelCallRequest
 
 OUTPUT_TOKENS = 16
 WORST_USD = Decimal("0.0161")

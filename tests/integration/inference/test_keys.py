@@ -22,7 +22,8 @@ from tests.integration.inference.breaker_world import breaker
 from tests.integration.inference.key_world import MAIN, NEW, SPARE, by_command, by_file, key_world, runs_of
 from tests.integration.inference.test_breakers import until
 from workflows.contracts.errors import FailureClass, SettingsError, StepError
-from workflows.contracts.inference import AlertSettings, KeyEntry, Rates
+from workflows.contracts.inference import AlertSettings
+from workflows.contracts.provider_settings import KeyEntry, Rates
 
 ENVIRON = {"MAIN_KEY": MAIN, "SPARE_KEY": SPARE, "PATH": "/usr/bin:/bin"}
 BOTH = (KeyEntry(name="main", env="MAIN_KEY", weight=1000), KeyEntry(name="spare", env="SPARE_KEY", weight=0.001))

@@ -35,7 +35,7 @@ from tests.integration.inference.test_cache_control import control
 from workflows.contracts.agents import AgentDefinition, Cache, Limits
 from workflows.contracts.inference import InferenceSettings
 from workflows.contracts.messages import Message, Role, ToolCall
-from workflows.contracts.runs import ModelCallRequest
+from workflows.contracts.steps import ModelCallRequest
 
 EMBEDDINGS = "text-embedding-3-small"
 EMBEDDING_USD = Decimal("0.02") / 1_000_000

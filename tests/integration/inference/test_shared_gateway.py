@@ -28,7 +28,7 @@ from workflows.contracts.agents import AgentDefinition, Cache, Limits
 from workflows.contracts.errors import FailureClass, StepError
 from workflows.contracts.inference import InferenceSettings
 from workflows.contracts.messages import Message, ModelResponse, Role, Usage
-from workflows.contracts.runs import ModelCallRequest
+from workflows.contracts.steps import ModelCallRequest
 
 PRICE = {"input_usd_per_million": 1, "output_usd_per_million": 1000, "context_window_tokens": 10000}
 USAGE = Usage(input_tokens=1_000, output_tokens=10)

@@ -93,9 +93,20 @@ async def test_a_reminder_is_counted_and_an_escalation_changes_who_is_asked_once
         await put(database, asks(run_id, policy=policy, occasion="reminder", number=number), "ann")
     later = NOW + timedelta(seconds=120)
     for _ in range(2):
-        question = await put(database, asks(run_id, policy=policy, occasion="escalated", until=later), "hanna")
+        question = await put(database, asks(run_id, policy=policy, occasion="escalated", escalated=True, until=later), "hanna")
     assert (question.reminders, question.escalated, question.named, question.allowed) == (2, True, ["hanna"], ["hanna"])
     assert (question.until, question.voting_since) == (later, NOW + timedelta(seconds=60))
+
+
+async def test_who_may_decide_now_is_entered_for_those_who_are_asked_now(database: Database) -> None:
+    run_id = await new_run(database)
+    policy = ApprovalPolicy(by=("@leads",), timeout_s=60, on_timeout="escalate", escalate_to=("@heads",))
+    await put(database, asks(run_id, policy=policy), "ann")
+    assert (await put(database, asks(run_id, policy=policy, occasion="decision"), "bob", "lea")).allowed == ["bob", "lea"]
+    assert (await put(database, asks(run_id, policy=policy, occasion="reminder", number=1), "lea")).allowed == ["lea"]
+    await put(database, asks(run_id, policy=policy, occasion="escalated", escalated=True), "hanna")
+    assert (await put(database, asks(run_id, policy=policy, occasion="decision"), "ann")).allowed == ["hanna"], "it came too late"
+    assert (await put(database, asks(run_id, policy=policy, occasion="decision", escalated=True), "hugo")).allowed == ["hugo"]
 
 
 async def test_a_note_settles_its_question_and_counts_once(database: Database) -> None:

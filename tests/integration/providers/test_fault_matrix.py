@@ -20,7 +20,7 @@ from workflows.contracts import policies
 from workflows.contracts.agents import AgentDefinition, ToolSpec
 from workflows.contracts.errors import FailureClass, StepError
 from workflows.contracts.messages import FinishReason, ModelRequest, ToolSchema
-from workflows.contracts.runs import TurnKind
+from workflows.contracts.steps import TurnKind
 
 MakeRequest = Callable[..., ModelRequest]
 WAIT_S = 7.0

@@ -17,7 +17,7 @@ from state.pool import Database
 from state.runs import Books, NewRun
 from workflows.contracts.agents import AgentDefinition, Limits
 from workflows.contracts.messages import FinishReason, Message, ModelResponse, Price, Role, Usage
-from workflows.contracts.runs import Appendix, ModelCallRequest
+from workflows.contracts.steps import Appendix, ModelCallRequest
 
 PLAN = Plan(
     provider="openai",

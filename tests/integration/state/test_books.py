@@ -27,7 +27,7 @@ from tests.integration.state.ledger import (
     sub_run,
 )
 from workflows.contracts.errors import UnknownRunError
-from workflows.contracts.runs import Appendix
+from workflows.contracts.steps import Appendix
 
 ZERO = Decimal(0)
 PAID = Decimal("0.02")

@@ -19,7 +19,8 @@ from workflows.contracts.agents import AgentDefinition, Effect, PinnedAgent, Too
 from workflows.contracts.errors import FailureClass
 from workflows.contracts.messages import Message, Role, ToolCall
 from workflows.contracts.people import Filed, Note, RecordRequest
-from workflows.contracts.runs import Parked, ToolRunRequest
+from workflows.contracts.runs import Parked
+from workflows.contracts.steps import ToolRunRequest
 
 PAY = ToolSpec(name="pay", description="Pays.", parameters={"type": "object"}, effect=Effect.ONCE)
 ARGUMENTS = '{"order_id": "K1", "amount_usd": "80"}'

@@ -23,7 +23,8 @@ from workflows.contracts import names, policies
 from workflows.contracts.agents import AgentDefinition, PinnedAgent, ToolKind
 from workflows.contracts.errors import FailureClass, StepError
 from workflows.contracts.messages import FinishReason, ModelResponse, Usage
-from workflows.contracts.runs import ModelCallRequest, ModelTurn, RunInput, RunOutcome, ToolCallRef, ToolOutcome, ToolRunRequest, TurnKind
+from workflows.contracts.runs import RunInput, RunOutcome
+from workflows.contracts.steps import ModelCallRequest, ModelTurn, ToolCallRef, ToolOutcome, ToolRunRequest, TurnKind
 
 log = structlog.get_logger("tests.telemetry")
 

@@ -25,7 +25,7 @@ from workflows.contracts.agents import AgentDefinition, PinnedAgent, ToolSpec
 from workflows.contracts.hooks import hooks_of
 from workflows.contracts.messages import Message, Role, ToolCall
 from workflows.contracts.people import CloseRequest, Undoable, UndoRequest
-from workflows.contracts.runs import ToolOutcome, ToolRunRequest
+from workflows.contracts.steps import ToolOutcome, ToolRunRequest
 from workflows.contracts.tools import Provider, Tool
 
 

@@ -13,7 +13,7 @@ from state.pool import Database
 from tests.integration.tools.desk import Attempt, Desk
 from workflows.contracts.agents import Effect
 from workflows.contracts.people import UndoRequest
-from workflows.contracts.runs import ToolRunRequest
+from workflows.contracts.steps import ToolRunRequest
 from workflows.contracts.tools import Provided, Provider, Tool, ToolContext, provide, tool
 
 TABLE = "create table if not exists dying_worker_acts (order_id text not null, key text not null)"

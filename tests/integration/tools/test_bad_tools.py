@@ -18,7 +18,8 @@ from tests.integration.tools.desk import Attempt, Desk
 from workflows.contracts.agents import Effect, Limits
 from workflows.contracts.errors import FailureClass, StepError, ToolError
 from workflows.contracts.redaction import add_secrets
-from workflows.contracts.runs import TOOL_RESULT_LIMIT_BYTES, ToolOutcome
+from workflows.contracts.runs import TOOL_RESULT_LIMIT_BYTES
+from workflows.contracts.steps import ToolOutcome
 from workflows.contracts.tools import Tool, ToolContext, tool
 
 

@@ -19,7 +19,7 @@ from state.effects import Begun, Claim
 from state.pool import Database
 from workflows.contracts.agents import AgentDefinition, Effect, ToolSpec
 from workflows.contracts.messages import Message, Role, ToolCall
-from workflows.contracts.runs import ToolRunRequest
+from workflows.contracts.steps import ToolRunRequest
 
 PIN = AgentDefinition(name="tester", instructions="Test.").pin()
 KEYS = ("W1", "W2")

@@ -16,7 +16,7 @@ from workflows.contracts.agents import ApprovalPolicy, Effect, HttpCall, ToolKin
 from workflows.contracts.errors import FailureClass, StepError, ToolError
 from workflows.contracts.hooks import Ask, Deny, after, before
 from workflows.contracts.people import WithholdRequest
-from workflows.contracts.runs import AskedByHook
+from workflows.contracts.steps import AskedByHook
 from workflows.contracts.tools import Provided, Tool, ToolContext, provide, tool
 
 Seen = list[Any]

@@ -11,7 +11,7 @@ import pytest
 from tests.integration.tools.desk import Attempt, Desk
 from workflows.contracts.agents import Effect
 from workflows.contracts.errors import FailureClass, StepError, ToolError
-from workflows.contracts.runs import ToolOutcome, ToolRunRequest
+from workflows.contracts.steps import ToolOutcome, ToolRunRequest
 from workflows.contracts.tools import Tool, ToolContext, tool
 
 Gates = dict[int, asyncio.Future[str]]

@@ -9,7 +9,7 @@ import pytest
 from tests.integration.tools.desk import Attempt, Desk
 from workflows.contracts.agents import Effect
 from workflows.contracts.errors import FailureClass, StepError
-from workflows.contracts.runs import ToolRunRequest
+from workflows.contracts.steps import ToolRunRequest
 from workflows.contracts.tools import Tool, ToolContext, tool
 
 

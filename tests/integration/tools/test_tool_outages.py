@@ -22,7 +22,7 @@ from tests.integration.tools.desk import Attempt, Desk
 from workflows.contracts.agents import Effect
 from workflows.contracts.errors import FailureClass, StepError
 from workflows.contracts.people import UndoRequest
-from workflows.contracts.runs import ToolRunRequest
+from workflows.contracts.steps import ToolRunRequest
 from workflows.contracts.tools import tool
 
 ROOT = Path(__file__).parents[3]

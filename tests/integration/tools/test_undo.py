@@ -12,7 +12,7 @@ from tests.integration.tools.desk import Attempt, Desk, Worker
 from workflows.contracts.agents import Effect
 from workflows.contracts.errors import FailureClass, StepError, ToolError
 from workflows.contracts.people import Undoable
-from workflows.contracts.runs import ToolRunRequest
+from workflows.contracts.steps import ToolRunRequest
 from workflows.contracts.tools import Tool, ToolContext, tool
 
 

@@ -14,7 +14,7 @@ from state.effects import Claim
 from tests.integration.tools.test_effect_ledger_machine import Call, LedgerMachine, play
 from workflows.contracts.agents import Effect
 from workflows.contracts.people import Undoable
-from workflows.contracts.runs import ToolRunRequest
+from workflows.contracts.steps import ToolRunRequest
 
 COURSES = ("in the air", "ends", "acted, ends", "dies", "acted, dies", "dies, is found out", "acted, dies, is found out")
 

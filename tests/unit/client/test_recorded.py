@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from client.recorded import agent_at, without_carry
 from workflows.contracts.agents import AgentDefinition, Limits, PinnedAgent, ToolKind
-from workflows.contracts.runs import Carry, ModelTurn, RunInput, ToolCallRef, TurnKind
+from workflows.contracts.runs import Carry, RunInput
+from workflows.contracts.steps import ModelTurn, ToolCallRef, TurnKind
 
 RAISED = Limits(steps=99)
 

@@ -27,7 +27,7 @@ def test_a_policy_bounds_attempt_and_whole_and_notices_a_dead_worker(name: str) 
 
 
 def test_there_is_a_policy_for_each_kind_of_activity() -> None:
-    assert set(ALL) == {"MODEL_CALL", "TOOL_RUN", "MEMORY", "BATCH", "LEAVE_BATCH", "PEOPLE", "EDIT_CHECK", "CLOSING"}
+    assert set(ALL) == {"MODEL_CALL", "TOOL_RUN", "MEMORY", "BATCH", "LEAVE_BATCH", "PEOPLE", "WHO_DECIDES", "EDIT_CHECK", "CLOSING"}
     assert all(dataclasses.is_dataclass(policy) for policy in ALL.values())
 
 

@@ -15,10 +15,10 @@ from pydantic import BaseModel
 from activities.inference.settings import load
 from holdfast import tool
 from state import effects
-from workflows.contracts import inference, names, policies
+from workflows.contracts import inference, names, policies, provider_settings
 from workflows.contracts.agents import AgentDefinition, HttpCall, Limits, Memory, ToolSpec
 from workflows.contracts.errors import FailureClass
-from workflows.contracts.inference import ProviderEntry
+from workflows.contracts.provider_settings import ProviderEntry
 from workflows.contracts.runs import RunStatus
 
 from . import pages
@@ -65,12 +65,12 @@ def test_every_field_of_an_http_tool_is_told() -> None:
 def test_every_field_of_models_yaml_is_told() -> None:
     told = documented("models.yaml", "reference/models-yaml.md")
     places: dict[str, type[BaseModel]] = {
-        "providers.NAME": inference.ProviderEntry,
-        "providers.NAME.keys": inference.KeyEntry,
+        "providers.NAME": provider_settings.ProviderEntry,
+        "providers.NAME.keys": provider_settings.KeyEntry,
         "tiers.NAME": inference.TierEntry,
         "tiers.NAME.candidates": inference.TierCandidate,
-        "models.PROVIDER:MODEL": inference.ModelSettings,
-        "RATES": inference.Rates,
+        "models.PROVIDER:MODEL": provider_settings.ModelSettings,
+        "RATES": provider_settings.Rates,
         "budgets.NAME": inference.BudgetEntry,
         "breakers": inference.BreakerSettings,
         "cache": inference.CacheSettings,

@@ -21,9 +21,10 @@ from state.pool import Database
 from state.runs import NewRun
 from workflows.contracts.agents import AgentDefinition, Limits
 from workflows.contracts.errors import FailureClass, StepError
-from workflows.contracts.inference import InferenceSettings, ModelSettings, ProviderEntry
+from workflows.contracts.inference import InferenceSettings
 from workflows.contracts.messages import FinishReason, Message, ModelResponse, Price, Role, Usage
-from workflows.contracts.runs import Appendix, CompactOutcome, ModelCallRequest, ModelTurn, TurnKind
+from workflows.contracts.provider_settings import ModelSettings, ProviderEntry
+from workflows.contracts.steps import Appendix, CompactOutcome, ModelCallRequest, ModelTurn, TurnKind
 
 PRICE = ModelSettings(input_usd_per_million=Decimal(1), output_usd_per_million=Decimal(1_000), context_window_tokens=20_000)
 SETTINGS = InferenceSettings(

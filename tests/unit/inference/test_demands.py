@@ -6,7 +6,8 @@ import pytest
 
 from activities.inference.buckets import Bucket, BucketKind, Measure
 from activities.inference.demands import Caller, Estimate, Learned, Limited, demands, sized
-from workflows.contracts.inference import InferenceSettings, KeyEntry, ModelSettings, ProviderEntry, Rates
+from workflows.contracts.inference import InferenceSettings
+from workflows.contracts.provider_settings import KeyEntry, ModelSettings, ProviderEntry, Rates
 
 SETTINGS = InferenceSettings(
     providers={"p": ProviderEntry(dialect="openai", limits=Rates(requests_per_minute=60, tokens_per_minute=6000, headroom=0.2))},

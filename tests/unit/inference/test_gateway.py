@@ -28,9 +28,10 @@ from state.runs import NewRun
 from workflows.contracts import policies
 from workflows.contracts.agents import AgentDefinition, Limits
 from workflows.contracts.errors import FailureClass, StepError, UnknownModelError
-from workflows.contracts.inference import InferenceSettings, ModelSettings, ProviderEntry
+from workflows.contracts.inference import InferenceSettings
 from workflows.contracts.messages import Message, ModelRequest, ModelResponse, Role, Usage
-from workflows.contracts.runs import ModelCallRequest
+from workflows.contracts.provider_settings import ModelSettings, ProviderEntry
+from workflows.contracts.steps import ModelCallRequest
 
 PRICE = ModelSettings(input_usd_per_million=Decimal(1), output_usd_per_million=Decimal(1_000), context_window_tokens=10_000)
 SETTINGS = InferenceSettings(

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from activities.inference import pricing
 from workflows.contracts.errors import UnknownModelError
-from workflows.contracts.inference import ModelSettings
 from workflows.contracts.messages import Usage
+from workflows.contracts.provider_settings import ModelSettings
 
 OWN = ModelSettings(input_usd_per_million=Decimal(2), output_usd_per_million=Decimal(10), context_window_tokens=1_000)
 OWN_CACHED = OWN.model_copy(update={"cached_input_usd_per_million": Decimal("0.5")})

@@ -12,7 +12,7 @@ from activities.inference import answers
 from activities.inference.turns import ASK_PERSON, Seat, read_turn
 from workflows.contracts.agents import AgentDefinition, ApprovalPolicy, ToolKind, ToolSpec
 from workflows.contracts.messages import FinishReason, ModelRequest, ModelResponse, ToolCall, Usage
-from workflows.contracts.runs import ModelTurn, TurnKind
+from workflows.contracts.steps import ModelTurn, TurnKind
 
 POLICY = ApprovalPolicy(by=("ann",), risk="high")
 PAY = ToolSpec(name="pay", description="Pay.", parameters={"type": "object"}, approve="amount_usd > 50", policy=POLICY)

@@ -11,7 +11,8 @@ import pytest
 from activities.inference.routing import Needs, Router, Wanted, weighted_order
 from workflows.contracts import policies
 from workflows.contracts.errors import UnknownModelError
-from workflows.contracts.inference import InferenceSettings, ModelSettings, ProviderEntry, TierEntry, UnknownPrice
+from workflows.contracts.inference import InferenceSettings, TierEntry, UnknownPrice
+from workflows.contracts.provider_settings import ModelSettings, ProviderEntry
 
 SETTINGS = InferenceSettings(
     providers={

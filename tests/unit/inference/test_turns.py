@@ -12,7 +12,8 @@ from activities.inference.turns import MAX_CALLS_PER_TURN, ReadTurn, Seat, read_
 from state import transcripts
 from workflows.contracts.agents import AgentDefinition, Effect, Limits, ToolKind, ToolSpec
 from workflows.contracts.messages import FinishReason, ModelRequest, ModelResponse, ToolCall, Usage
-from workflows.contracts.runs import PREVIEW_CHARS, TurnKind
+from workflows.contracts.runs import PREVIEW_CHARS
+from workflows.contracts.steps import TurnKind
 
 ORDER = {
     "type": "object",
