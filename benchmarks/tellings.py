@@ -70,9 +70,9 @@ class Tellings:
         finally:
             await connection.close()
 
-    def all(self) -> Told:
-        """Every telling counts."""
-        return self._judged(self.found)
+    def all(self, since: float = 0.0) -> Told:
+        """Every telling counts that was made since then, in seconds since the epoch."""
+        return self._judged([each for each in self.found if each.told_at >= since])
 
     def first(self) -> Told:
         """Only the first of each step."""

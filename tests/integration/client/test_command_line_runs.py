@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.client.shell import Dev, Shell, running_dev, until
 
-MANY = 10
+MANY = 5
 
 
 @pytest.fixture(scope="module")
