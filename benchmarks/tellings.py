@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import asyncpg
 
 LOOK_EVERY_S = 0.2
-OUTAGES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+OUTAGES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 TOLD = "select ticket, expected_at, priority, limit_now() as at from limit_tickets where expected_at > limit_now()"
 STARTED = "select run_id || ':' || step as ticket, extract(epoch from min(started_at))::float8 as at from model_calls group by 1"
 
