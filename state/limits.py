@@ -9,7 +9,7 @@ from typing import Any
 
 import asyncpg
 
-from state.pool import Database
+from state.pool import Database, TransactionUndoneError
 from workflows.contracts.inference import Priority
 
 PRIORITIES = tuple(Priority)
@@ -119,7 +119,7 @@ async def take(database: Database, batch: Batch, worker: str, near_s: float, pro
     for attempt in range(ATTEMPTS):
         try:
             found = await database.fetchrow(_TAKE, *_arguments(batch, worker), near_s, promise_s)
-        except asyncpg.DeadlockDetectedError:
+        except TransactionUndoneError:
             if attempt == ATTEMPTS - 1:
                 raise
             continue

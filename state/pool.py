@@ -23,10 +23,10 @@ _OUTAGES = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # a statement on a connection that the server has ended and not closed yet
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
+    asyncpg.OperatorInterventionError,  # shut down, starting up, a statement or a connection ended by an operator
+    asyncpg.InsufficientResourcesError,  # no room on the disk, in memory, for a connection
+    asyncpg.PostgresSystemError,
+    asyncpg.ReadOnlySQLTransactionError,  # a server that was taken over from, and is a replica now
 )
 
 
@@ -34,16 +34,22 @@ _REFUSALS = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCata
 
 
 class DatabaseUnavailableError(UnavailableError):
-    """The database cannot be reached."""
+    """The database cannot be reached, or can do nothing for us just now."""
+
+
+class TransactionUndoneError(DatabaseUnavailableError):
+    """The database undid a transaction that stood in another's way, as in a deadlock: nothing of it happened, it is to be asked again."""
 
 
 @contextlib.contextmanager
 def outages_named() -> Iterator[None]:
-    """Turn what a lost or unreachable database raises into `DatabaseUnavailableError`, and a refused address into `SettingsError`."""
+    """Turn what a lost, unreachable or overfull database raises into `DatabaseUnavailableError`, a refused address into `SettingsError`."""
     try:
         yield
     except _REFUSALS as error:
         raise SettingsError(f"The database refuses us ({error}): correct DATABASE_URL.") from error
+    except asyncpg.TransactionRollbackError as error:
+        raise TransactionUndoneError(f"The database undid a transaction ({type(error).__name__}).") from error
     except _OUTAGES as error:
         raise DatabaseUnavailableError(f"The database cannot be reached ({type(error).__name__}).") from error
 

@@ -15,7 +15,7 @@ from devstack.postgres import EmbeddedPostgres, PostgresSettings
 from devstack.stack import RunningStack
 from state import model_calls
 from state.migrate import migrate
-from state.pool import Database, DatabaseUnavailableError
+from state.pool import Database, DatabaseUnavailableError, TransactionUndoneError
 from tests.integration.state.ledger import begin, finish, new_run
 from workflows.contracts.errors import UnavailableError
 
@@ -128,6 +128,18 @@ async def test_a_server_that_is_down_from_the_start_is_named(server: EmbeddedPos
     with pytest.raises(DatabaseUnavailableError):
         async with Database.open(server.dsn):
             pass
+
+
+@pytest.mark.parametrize("code", ["53100", "53200", "57014", "57P05", "58030", "25006"])
+async def test_what_the_server_cannot_do_just_now_is_an_outage(database: Database, code: str) -> None:
+    with pytest.raises(DatabaseUnavailableError):
+        await database.execute(f"do $$ begin raise exception using errcode = '{code}'; end $$")
+
+
+@pytest.mark.parametrize("code", ["40001", "40P01"])
+async def test_a_transaction_that_was_undone_is_to_be_asked_again(database: Database, code: str) -> None:
+    with pytest.raises(TransactionUndoneError):
+        await database.execute(f"do $$ begin raise exception using errcode = '{code}'; end $$")
 
 
 async def test_a_mistake_of_ours_is_no_outage(database: Database) -> None:
