@@ -275,7 +275,7 @@ def _write_agents(folder: Path, surge: Surge) -> Path:
         "tokens_per_minute": surge.tokens_per_minute,
         "headroom": HEADROOM,
     }
-    models["models"][f"simulated:{SECOND}"]["limits"] = {"requests_per_minute": surge.second_per_minute}
+    models["models"][f"simulated:{SECOND}"]["limits"] = {"requests_per_minute": surge.second_per_minute, "headroom": HEADROOM}
     (agents / "models.yaml").write_text(yaml.safe_dump(models), encoding="utf-8")
     for name, model in (("desk", "simulated:gpt-5-mini"), ("slow_desk", f"simulated:{SECOND}")):
         agent = {
