@@ -22,7 +22,7 @@ demo: prepare ## 24 support tickets, a killed worker, people who decide, a broke
 		$(if $(MODEL),--model "$(MODEL)") $(if $(SEED),--seed "$(SEED)") $(if $(SURGE),--surge)
 
 test: prepare ## The whole test suite (ARGS="-k name" for a part)
-	@$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: setup ## Format, lint, types, import arrows
 	@$(VENV)/bin/ruff format --check -q . || { echo "run: make format"; exit 1; }

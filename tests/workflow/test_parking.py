@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 
 from tests.workflow.scripted import Engine, HangsUntilCancelled, Script, agent, asks_for, call, call_agent, fails, final
 from workflows.agent_run import AgentRun
-from workflows.contracts import names
+from workflows.contracts import names, policies
 from workflows.contracts.errors import FailureClass
 from workflows.contracts.runs import Redrive, RunOutcome, RunStatus
 from workflows.run_view import AGENT_STATUS, FAILURE_CLASS
@@ -66,9 +68,13 @@ async def test_a_transient_failure_is_retried_until_it_passes(engine: Engine, sc
     assert (outcome.status, len(script.asked), outcome.totals.calls) == (RunStatus.COMPLETED, 4, 1)
 
 
-async def test_a_transient_failure_that_does_not_pass_is_parked_with_its_cause(engine: Engine, script: Script) -> None:
+async def test_a_transient_failure_that_does_not_pass_is_parked_with_its_cause(
+    engine: Engine, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The retries' time is over long before the run's own is, however slow the machine."""
+    monkeypatch.setattr(policies, "MODEL_CALL", replace(policies.MODEL_CALL, schedule_to_close_s=20))
     script.model("support", then=fails(FailureClass.TRANSIENT, "overloaded"))
-    handle = await engine.start(agent(time_s=20))
+    handle = await engine.start(agent())
     view = await engine.parked(handle)
     assert view.parked is not None
     assert view.parked.failure_class is FailureClass.TRANSIENT
