@@ -34,9 +34,9 @@ async def opening(stack: RunningStack, own: Path) -> AsyncIterator[Open]:
         yield open_one
 
 
-async def until(found: Callable[[], Awaitable[T]], wanted: Callable[[T], bool]) -> T:
+async def until(found: Callable[[], Awaitable[T]], wanted: Callable[[T], bool], within_s: float = WITHIN_S) -> T:
     """Look until it is as wanted."""
-    async with asyncio.timeout(WITHIN_S):
+    async with asyncio.timeout(within_s):
         while True:
             value = await found()
             if wanted(value):

@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 import pytest
 
-from activities.inference.providers.scripted import Script, ScriptedModel
 from client.run import Run
 from devstack.stack import RunningStack
-from testkit.environment import AgentEnvironment, open_environment
+from tests.integration.environments import Open as Open
+from tests.integration.environments import opening
+from tests.integration.environments import until as until
 from workflows.contracts.runs import RunStatus
-
-T = TypeVar("T")
 
 WITHIN_S = 60.0
 
 
-class Open(Protocol):
-    """Opens an environment in which the model gives these answers."""
-
-    async def __call__(self, *answers: Script) -> AgentEnvironment: ...
-
-
 @pytest.fixture
 async def opened(stack: RunningStack) -> AsyncIterator[Open]:
-    async with contextlib.AsyncExitStack() as exits:
-
-        async def open_one(*answers: Script) -> AgentEnvironment:
-            folder = Path(__file__).with_name("agents")
-            return await exits.enter_async_context(open_environment(stack, agents=[folder], model=ScriptedModel(answers)))
-
+    async with opening(stack, Path(__file__).with_name("agents")) as open_one:
         yield open_one
 
 
@@ -45,14 +30,5 @@ def order() -> str:
     return f"W{uuid.uuid4().hex[:8]}"
 
 
-async def until(found: Callable[[], Awaitable[T]], wanted: Callable[[T], bool]) -> T:
-    async with asyncio.timeout(WITHIN_S):
-        while True:
-            value = await found()
-            if wanted(value):
-                return value
-            await asyncio.sleep(0.05)
-
-
 async def status_of(run: Run, status: RunStatus) -> None:
-    await until(run.status, lambda found: found is status)
+    await until(run.status, lambda found: found is status, WITHIN_S)

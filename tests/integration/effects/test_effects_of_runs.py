@@ -47,7 +47,7 @@ async def test_when_the_first_is_cancelled_in_the_middle_the_other_asks_a_person
     first = await env.start("cashier", f"Pay {order}.")
     await till.began.wait()
     second = await env.start("cashier", f"Pay {order} too.")
-    await until(second.view, lambda view: "pay" in view.doing)
+    await until(second.view, lambda view: "pay" in view.doing, WITHIN_S)
     await first.cancel()
     await status_of(second, RunStatus.PARKED)
     parked = (await second.view()).parked
